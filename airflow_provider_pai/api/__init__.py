@@ -1,0 +1,109 @@
+"""PAI's HTTP API, without Airflow: typed flows and two drivers for them.
+
+::
+
+    from airflow_provider_pai.api import Credential, PaiClient, RunQuery, StaticCredential, list_runs
+
+    key = StaticCredential(Credential(access_key_id="…", access_key_secret="…"))
+    with PaiClient("https://aiworkspace.cn-hangzhou.aliyuncs.com", key) as client:
+        runs = client.run(list_runs(RunQuery(workspace_id="145883", labels="is_evaluation:true")))
+"""
+
+from __future__ import annotations
+
+from airflow_provider_pai.api.client import AsyncPaiClient, PaiClient
+from airflow_provider_pai.api.credentials import Credential, CredentialSource, StaticCredential
+from airflow_provider_pai.api.errors import (
+    PaiApiError,
+    PaiAuthenticationError,
+    PaiConfigurationError,
+    PaiError,
+    PaiNotFoundError,
+    PaiNotJsonError,
+    PaiPagingError,
+    PaiPermissionError,
+    PaiResponseError,
+    PaiThrottledError,
+    PaiTransportError,
+    PaiUnavailableError,
+    PaiUsageError,
+)
+from airflow_provider_pai.api.experiments import (
+    create_experiment,
+    delete_experiment,
+    delete_experiment_label,
+    get_default_workspace,
+    get_experiment,
+    list_experiments,
+    list_workspaces,
+    set_experiment_labels,
+    update_experiment,
+)
+from airflow_provider_pai.api.flow import Failure, Flow, Outcome, Request, Response
+from airflow_provider_pai.api.models import Experiment, Metric, Run, RunPage, Workspace
+from airflow_provider_pai.api.operations import (
+    create_run,
+    delete_run,
+    delete_run_label,
+    get_run,
+    list_run_metrics,
+    list_runs,
+    list_runs_page,
+    log_run_metrics,
+    set_run_labels,
+    update_run,
+    walk_runs,
+)
+from airflow_provider_pai.api.query import RunQuery
+
+__all__ = [
+    "AsyncPaiClient",
+    "Credential",
+    "CredentialSource",
+    "Experiment",
+    "Failure",
+    "Flow",
+    "Metric",
+    "Outcome",
+    "PaiApiError",
+    "PaiAuthenticationError",
+    "PaiClient",
+    "PaiConfigurationError",
+    "PaiError",
+    "PaiNotFoundError",
+    "PaiNotJsonError",
+    "PaiPagingError",
+    "PaiPermissionError",
+    "PaiResponseError",
+    "PaiThrottledError",
+    "PaiTransportError",
+    "PaiUnavailableError",
+    "PaiUsageError",
+    "Request",
+    "Response",
+    "Run",
+    "RunPage",
+    "RunQuery",
+    "StaticCredential",
+    "Workspace",
+    "create_experiment",
+    "create_run",
+    "delete_experiment",
+    "delete_experiment_label",
+    "delete_run",
+    "delete_run_label",
+    "get_default_workspace",
+    "get_experiment",
+    "get_run",
+    "list_experiments",
+    "list_run_metrics",
+    "list_runs",
+    "list_runs_page",
+    "list_workspaces",
+    "log_run_metrics",
+    "set_experiment_labels",
+    "set_run_labels",
+    "update_experiment",
+    "update_run",
+    "walk_runs",
+]

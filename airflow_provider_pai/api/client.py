@@ -1,0 +1,300 @@
+"""Two drivers of the same flows: :class:`PaiClient` over requests, :class:`AsyncPaiClient` over aiohttp.
+
+A driver does what a flow's request says: sleep, fetch the credential, sign this attempt, send exactly the
+bytes that were signed, and hand back what came. It judges nothing and tries nothing again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import requests
+from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
+from requests.utils import select_proxy
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
+from yarl import URL
+
+from airflow_provider_pai.api.credentials import Credential, CredentialSource
+from airflow_provider_pai.api.errors import PaiConfigurationError, PaiTransportError
+from airflow_provider_pai.api.flow import API_VERSION, Failure, Flow, Outcome, Request, Response
+from airflow_provider_pai.api.paging import Walk
+from airflow_provider_pai.api.signing import canonical_query, sign
+
+__all__ = ["AsyncPaiClient", "PaiClient"]
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+"""How long PAI may be silent before or within an answer."""
+MAX_BODY_BYTES = 64 * 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+class Driver:
+    """What both drivers share: where to send, and how one attempt is signed."""
+
+    def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
+        parts = urlsplit(endpoint)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
+            raise PaiConfigurationError(
+                f"The endpoint {endpoint!r} is no address of PAI; write one such as "
+                "'https://aiworkspace.cn-hangzhou.aliyuncs.com'."
+            )
+        self.endpoint = f"{parts.scheme}://{parts.netloc}"
+        self._host = parts.netloc
+        self._credentials = credentials
+        self._clock_offset = 0.0
+        # Proxies and CA bundles of the environment are looked up once: the endpoint never changes, and
+        # requests spends more on this than on the request itself.
+        with requests.Session() as session:
+            self._environment: Any = session.merge_environment_settings(self.endpoint, {}, True, None, None)
+
+    def _signed(self, request: Request, credential: Credential) -> tuple[str, dict[str, str]]:
+        """Return the URL and the headers of one attempt, signed now."""
+        if request.clock_offset is not None:
+            self._clock_offset = request.clock_offset
+        now = datetime.fromtimestamp(time.time() + self._clock_offset, timezone.utc)
+        query = canonical_query(request.query)
+        headers = sign(
+            method=request.method,
+            host=self._host,
+            path=request.path,
+            query=query,
+            body=request.body,
+            action=request.action,
+            version=API_VERSION,
+            access_key_id=credential.access_key_id,
+            access_key_secret=credential.access_key_secret,
+            security_token=credential.security_token,
+            date=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            nonce=uuid.uuid4().hex,
+        )
+        headers["accept"] = "application/json"
+        if request.body:
+            headers["content-type"] = "application/json"
+        return f"{self.endpoint}{request.path}{'?' if query else ''}{query}", headers
+
+    def _failure(self, error: Exception, started: float, *, sent: bool) -> Failure:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise PaiConfigurationError(
+                f"The certificate of {self._host} is not trusted here: name the CA bundle of your proxy in "
+                "REQUESTS_CA_BUNDLE, or correct the connection's endpoint."
+            ) from error
+        reason = f"no answer from {self._host}: {_root(error)}"
+        return Failure(reason=reason, sent=sent, seconds=time.monotonic() - started)
+
+
+class PaiClient(Driver):
+    """Run flows over requests, one after another: ``PaiClient(...).run(get_run("run-1"))``."""
+
+    def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
+        super().__init__(endpoint, credentials)
+        self._session = requests.Session()
+        self._session.trust_env = False  # see Driver: done once, and never a netrc login beside ours
+        self._session.mount(self.endpoint, HTTPAdapter(max_retries=0))
+
+    def __enter__(self) -> PaiClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def run(self, flow: Flow[T]) -> T:
+        """Drive a flow to its end and return its result.
+
+        :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
+        """
+        outcome: Outcome | None = None
+        while True:
+            try:
+                request = flow.send(outcome)  # type: ignore[arg-type]
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            outcome = self._attempt(request)
+
+    def iter(self, walk: Walk[Item]) -> Iterator[Item]:
+        """Yield the items of a listing, holding one page at a time."""
+        while not walk.done:
+            yield from self.run(walk.next_page())
+
+    def _attempt(self, request: Request) -> Outcome:
+        time.sleep(request.wait)
+        started = time.monotonic()
+        try:
+            credential = self._credentials.get()
+            prepared = requests.PreparedRequest()
+            prepared.method = request.method
+            prepared.url, headers = self._signed(request, credential)
+            prepared.headers = requests.structures.CaseInsensitiveDict(headers)
+            prepared.headers["accept-encoding"] = "gzip, deflate"
+            prepared.body = request.body or None
+            if request.method != "GET":
+                prepared.headers["content-length"] = str(len(request.body))
+            prepared.hooks = requests.hooks.default_hooks()
+            silence = min(READ_SECONDS, request.limit)
+            with self._session.send(
+                prepared,
+                timeout=(min(CONNECT_SECONDS, request.limit), silence),
+                allow_redirects=False,
+                **{**self._environment, "stream": True},
+            ) as response:
+                body = _read(response, started + request.limit)
+                return _response(response.status_code, response.headers, body, credential, started)
+        except PaiTransportError as error:  # of the credential source
+            return Failure(reason=str(error), sent=False, seconds=time.monotonic() - started)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            return self._failure(error, started, sent=not _never_connected(error))
+
+
+class AsyncPaiClient(Driver):
+    """Run flows over aiohttp; any number at once share one pool of connections.
+
+    Use it as ``async with AsyncPaiClient(...) as client: await client.run(get_run("run-1"))``.
+    """
+
+    _session: aiohttp.ClientSession
+
+    def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
+        super().__init__(endpoint, credentials)
+        self._proxy = select_proxy(self.endpoint, self._environment["proxies"])
+        self._asking = asyncio.Lock()
+
+    async def __aenter__(self) -> AsyncPaiClient:
+        connector = aiohttp.TCPConnector()
+        if self.endpoint.startswith("https:"):
+            verify = self._environment["verify"]
+            bundle = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+            # Reading a CA bundle takes 30 ms of CPU, which would stall every other trigger.
+            tls = await asyncio.to_thread(_tls_context, bundle)
+            connector = aiohttp.TCPConnector(ssl=tls)
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        # aiohttp would send a GET again by itself where a kept connection breaks: the same signed bytes,
+        # the same nonce. Every attempt is signed afresh, so the flow decides.
+        self._session._retry_connection = False
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Drive a flow to its end and return its result.
+
+        :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
+        """
+        outcome: Outcome | None = None
+        while True:
+            try:
+                request = flow.send(outcome)  # type: ignore[arg-type]
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            outcome = await self._attempt(request)
+
+    async def iter(self, walk: Walk[Item]) -> AsyncIterator[Item]:
+        """Yield the items of a listing, holding one page at a time."""
+        while not walk.done:
+            for item in await self.run(walk.next_page()):
+                yield item
+
+    async def _credential(self) -> Credential:
+        if not self._credentials.blocking:
+            return self._credentials.get()
+        async with self._asking:  # one refresh serves all that wait for it
+            return await asyncio.to_thread(self._credentials.get)
+
+    async def _attempt(self, request: Request) -> Outcome:
+        await asyncio.sleep(request.wait)
+        started = time.monotonic()
+        try:
+            credential = await self._credential()
+            url, headers = self._signed(request, credential)
+            async with self._session.request(
+                request.method,
+                URL(url, encoded=True),  # yarl would decode %3A and %2C, and break the signature
+                headers=headers,
+                data=request.body or None,
+                allow_redirects=False,
+                proxy=self._proxy,
+                timeout=aiohttp.ClientTimeout(
+                    total=request.limit, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
+                ),
+            ) as response:
+                chunks, size = [], 0
+                async for chunk in response.content.iter_any():
+                    chunks.append(chunk)
+                    size = _bounded(size + len(chunk))
+                return _response(response.status, response.headers, b"".join(chunks), credential, started)
+        except PaiTransportError as error:  # of the credential source
+            return Failure(reason=str(error), sent=False, seconds=time.monotonic() - started)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return self._failure(error, started, sent=False)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+            return self._failure(error, started, sent=True)
+
+
+def _response(status: int, headers: Any, body: bytes, credential: Credential, started: float) -> Response:
+    if status != 200 or not body.startswith(b"{"):
+        body = credential.redact(body)
+    return Response(
+        status=status,
+        headers={name.lower(): value for name, value in headers.items()},
+        body=body,
+        seconds=time.monotonic() - started,
+        received_at=time.time(),
+    )
+
+
+def _read(response: requests.Response, deadline: float) -> bytes:
+    """Return the body, received within the deadline: requests' own limit is on silence only."""
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
+        chunks.append(chunk)
+        size = _bounded(size + len(chunk))
+        if time.monotonic() > deadline:
+            raise requests.ReadTimeout("the answer did not arrive whole within the time limit")
+    return b"".join(chunks)
+
+
+def _bounded(size: int) -> int:
+    if size > MAX_BODY_BYTES:
+        raise OSError(f"the answer is larger than {MAX_BODY_BYTES} bytes; ask for smaller pages")
+    return size
+
+
+def _never_connected(error: Exception) -> bool:
+    if isinstance(error, requests.ConnectTimeout):
+        return True
+    cause = error.args[0] if error.args else None
+    return isinstance(cause, MaxRetryError) and isinstance(cause.reason, NewConnectionError)
+
+
+def _root(error: BaseException) -> str:
+    """Return the innermost reason, without the layers of pools and adapters around it."""
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, MaxRetryError) and cause.reason is not None:
+        error = cause.reason
+    text = str(error) or "timed out"
+    return f"{type(error).__name__}: {text}"
+
+
+@functools.cache
+def _tls_context(bundle: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=bundle)

@@ -1,0 +1,146 @@
+"""What can go wrong between a caller and PAI.
+
+::
+
+    PaiError
+    ├── PaiUsageError (ValueError)     the call itself is wrong: nothing was sent
+    ├── PaiConfigurationError          the connection lacks or contradicts something: nothing was sent
+    ├── PaiTransportError         (t)  no answer: refused, reset, timed out
+    ├── PaiResponseError               an answer that is not what the API page promises
+    │   └── PaiNotJsonError       (t)  a body that is no JSON, such as a proxy's HTML page
+    ├── PaiPagingError                 a listing that does not come to an end, or never stands still
+    └── PaiApiError                    PAI answered with an error: ``status``, ``code``, ``request_id``
+        ├── PaiThrottledError     (t)  quota exhausted; ``retry_after`` in seconds where PAI said so
+        ├── PaiUnavailableError   (t)  5xx
+        ├── PaiAuthenticationError     wrong key, signature, clock or token
+        ├── PaiPermissionError         the key is good, the permission is missing
+        └── PaiNotFoundError           no such run, experiment or workspace
+
+``(t)`` marks ``transient`` errors: asking again later may succeed, so they never decide a wait.
+Every other error stays until somebody changes something, and its text says what.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "PaiApiError",
+    "PaiAuthenticationError",
+    "PaiConfigurationError",
+    "PaiError",
+    "PaiNotFoundError",
+    "PaiNotJsonError",
+    "PaiPagingError",
+    "PaiPermissionError",
+    "PaiResponseError",
+    "PaiThrottledError",
+    "PaiTransportError",
+    "PaiUnavailableError",
+    "PaiUsageError",
+]
+
+
+class PaiError(Exception):
+    """Root of everything this package raises on purpose."""
+
+    transient: ClassVar[bool] = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default would call __init__ with the finished text alone; errors cross process borders.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[PaiError], args: tuple[object, ...], state: dict[str, object]) -> PaiError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class PaiUsageError(PaiError, ValueError):
+    """The call itself is wrong; nothing was sent. The text says what to write instead."""
+
+
+class PaiConfigurationError(PaiError):
+    """The connection lacks or contradicts something; nothing was sent. The text says what to mend."""
+
+
+class PaiTransportError(PaiError):
+    """No answer arrived: the connection was refused or reset, or a time limit passed.
+
+    ``sent`` is False where PAI surely never saw the request, so that even a write may be tried again.
+    """
+
+    transient = True
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class PaiPagingError(PaiError):
+    """A listing went round in circles, past its page limit, or over data that never stood still."""
+
+
+class PaiResponseError(PaiError):
+    """An answer that is not what the API page promises, such as a number where a string must be."""
+
+    def __init__(self, message: str, *, status: int, request_id: str | None = None) -> None:
+        super().__init__(f"{message} (HTTP {status}, request id {request_id or 'not given'})")
+        self.status = status
+        self.request_id = request_id
+
+
+class PaiNotJsonError(PaiResponseError):
+    """A body that is no JSON: usually the page of a proxy or gateway on the way, so it may pass."""
+
+    transient = True
+
+
+class PaiApiError(PaiError):
+    """PAI answered with an error.
+
+    ``code`` is an open set (FACTS 4): decide by class, show the code. ``hint`` says what to change.
+    """
+
+    hint: ClassVar[str] = ""
+
+    def __init__(self, message: str, *, action: str, status: int, code: str, request_id: str | None) -> None:
+        text = f"{action}: {code or 'error without a code'}: {message}"
+        detail = f"(HTTP {status}, request id {request_id or 'not given'})"
+        super().__init__(" ".join(part for part in (text, detail, self.hint) if part))
+        self.message = message
+        self.action = action
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+
+
+class PaiThrottledError(PaiApiError):
+    """The quota is exhausted; ListRuns has 50 requests per 3 s for the whole account (FACTS 4)."""
+
+    transient = True
+    retry_after: float | None = None
+    hint = "PAI's quota is shared by the whole account: poll less often, or ask for more quota."
+
+
+class PaiUnavailableError(PaiApiError):
+    """PAI answered 5xx."""
+
+    transient = True
+
+
+class PaiAuthenticationError(PaiApiError):
+    """PAI does not accept who is asking."""
+
+    hint = "Check the connection's AccessKey id, its secret, the security token and this machine's clock."
+
+
+class PaiPermissionError(PaiApiError):
+    """PAI knows who is asking and refuses."""
+
+    hint = "Grant the key's RAM user access to this workspace (a role such as algorithm developer)."
+
+
+class PaiNotFoundError(PaiApiError):
+    """There is no such run, experiment or workspace, or this key may not see it."""

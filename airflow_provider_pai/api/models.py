@@ -1,0 +1,237 @@
+"""PAI's records, decoded straight from the bytes of an answer.
+
+Field names are the API's in snake_case. Unknown fields are ignored, an absent or null field is
+``None`` (or empty, for collections), and a value of the wrong type is refused while decoding.
+
+Source: ListRuns, GetRun, ListRunMetrics, ListExperiment and ListWorkspaces of AIWorkSpace 2021-02-04.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
+
+import msgspec
+
+__all__ = [
+    "CreatedExperiment",
+    "CreatedRun",
+    "Experiment",
+    "ExperimentPage",
+    "MaybeRun",
+    "Metric",
+    "MetricPage",
+    "Page",
+    "Run",
+    "RunPage",
+    "Workspace",
+    "WorkspacePage",
+    "last_values",
+]
+
+
+class Pair(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
+    """One entry of Labels or Params on the wire; a label's own RunId and times are not kept."""
+
+    key: str
+    value: str | None = None
+
+
+if TYPE_CHECKING:  # what a record holds once it is made ...
+    Items = list
+    Pairs = dict[str, str]
+    Time = datetime
+    Value = float
+else:  # ... and what the wire may say, turned into the above by __post_init__
+    Items = Optional[list[TypeVar("Item")]]  # noqa: UP045 - a subscriptable alias
+    Pairs = list[Pair] | None
+    Time = Annotated[datetime, msgspec.Meta(tz=True)]
+    Value = float | Literal["NaN", "Infinity", "-Infinity"] | None
+
+
+def _mapping(pairs: Any) -> dict[str, str]:
+    if isinstance(pairs, dict):
+        return pairs
+    return {pair.key: pair.value or "" for pair in pairs} if pairs else {}
+
+
+def _utc(time: datetime) -> datetime:
+    return time if time.tzinfo is timezone.utc else time.astimezone(timezone.utc)
+
+
+class Metric(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
+    """One logged value: ``value`` may be NaN or infinite; ``timestamp`` is what the logger sent."""
+
+    key: str
+    value: Value
+    step: int | None = None
+    timestamp: int | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.value) is not float:
+            value: Any = self.value
+            msgspec.structs.force_setattr(self, "value", math.nan if value is None else float(value))
+
+
+def last_values(metrics: Iterable[Metric]) -> dict[str, float]:
+    """Return each key's last value: that of the highest step, then timestamp, then position."""
+    last: dict[str, Metric] = {}
+    for metric in metrics:
+        known = last.get(metric.key)
+        if known is None or _moment(metric) >= _moment(known):
+            last[metric.key] = metric
+    return {key: metric.value for key, metric in last.items()}
+
+
+def _moment(metric: Metric) -> tuple[int, int]:
+    return metric.step or 0, metric.timestamp or 0
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
+    """One run: an attempt at training or evaluating something.
+
+    Labels, params and metrics are empty unless they were asked for (``Verbose=true``). There is no
+    status: labels and metrics are the only signal (FACTS 5).
+    """
+
+    run_id: str
+    name: str | None = None
+    experiment_id: str | None = None
+    workspace_id: str | None = None
+    source_type: str | None = None
+    source_id: str | None = None
+    owner_id: str | None = None
+    user_id: str | None = None
+    accessibility: str | None = None
+    gmt_create_time: Time | None = None
+    gmt_modified_time: Time | None = None
+    labels: Pairs = {}
+    params: Pairs = {}
+    metrics: Items[Metric] = []
+
+    def __post_init__(self) -> None:
+        set_ = msgspec.structs.force_setattr
+        set_(self, "metrics", self.metrics or [])
+        set_(self, "labels", _mapping(self.labels))
+        set_(self, "params", _mapping(self.params))
+        if self.gmt_create_time is not None:
+            set_(self, "gmt_create_time", _utc(self.gmt_create_time))
+        if self.gmt_modified_time is not None:
+            set_(self, "gmt_modified_time", _utc(self.gmt_modified_time))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the compact JSON form that goes to XCom.
+
+        The same names; times as ISO 8601 strings; ``metrics`` as ``{key: last value}``, where a value
+        that JSON cannot carry is the text ``NaN``, ``Infinity`` or ``-Infinity``.
+        """
+        record = {name: getattr(self, name) for name in self.__struct_fields__}
+        for name in ("gmt_create_time", "gmt_modified_time"):
+            record[name] = record[name].isoformat() if record[name] is not None else None
+        record["metrics"] = {key: _json_number(value) for key, value in last_values(self.metrics).items()}
+        return record
+
+
+class MaybeRun(Run, frozen=True, kw_only=True, gc=False, rename="pascal"):
+    """What GetRun answers: a run, or hardly anything where there is none (FACTS 4)."""
+
+    run_id: str = ""
+    request_id: str | None = msgspec.field(default=None, name="requestId")
+
+    def found(self) -> Run:
+        """Return the run, once it is known to be one."""
+        return Run(**{name: getattr(self, name) for name in Run.__struct_fields__})
+
+
+class CreatedRun(msgspec.Struct, frozen=True, rename="pascal"):
+    """What CreateRun answers."""
+
+    run_id: str
+
+
+def _json_number(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
+    """What every list operation answers around its items, which are the last field of each page.
+
+    ``next_page_token`` is opaque: echo it. 0, an empty text and ``None`` all mean that this was the last
+    page. ``total_count`` is a hint, and may always be ``None`` (FACTS 5).
+    """
+
+    request_id: str | None = msgspec.field(default=None, name="requestId")
+    total_count: int | None = None
+    next_page_token: int | str | None = None
+
+    def __post_init__(self) -> None:
+        field = self.__struct_fields__[-1]
+        msgspec.structs.force_setattr(self, field, getattr(self, field) or [])
+
+    @property
+    def items(self) -> list[Any]:
+        """The records of this page, whatever their kind."""
+        items: list[Any] = getattr(self, self.__struct_fields__[-1])
+        return items
+
+
+class RunPage(Page, frozen=True, kw_only=True, gc=False, rename="pascal"):
+    """One page of ListRuns."""
+
+    runs: Items[Run] = []
+
+
+class MetricPage(Page, frozen=True, kw_only=True, gc=False, rename="pascal"):
+    """One page of ListRunMetrics."""
+
+    metrics: Items[Metric] = []
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
+    """One experiment: a named group of runs in a workspace."""
+
+    experiment_id: str
+    name: str | None = None
+    workspace_id: str | None = None
+    artifact_uri: str | None = None
+    accessibility: str | None = None
+    owner_id: str | None = None
+    gmt_create_time: Time | None = None
+    gmt_modified_time: Time | None = None
+    labels: Pairs = {}
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "labels", _mapping(self.labels))
+
+
+class CreatedExperiment(msgspec.Struct, frozen=True, rename="pascal"):
+    """What CreateExperiment answers."""
+
+    experiment_id: str
+
+
+class ExperimentPage(Page, frozen=True, kw_only=True, gc=False, rename="pascal"):
+    """One page of ListExperiment."""
+
+    experiments: Items[Experiment] = []
+
+
+class Workspace(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
+    """One workspace. Its times are left out: the API documents two formats for them."""
+
+    workspace_id: str
+    workspace_name: str | None = None
+    display_name: str | None = None
+    description: str | None = None
+    status: str | None = None
+    is_default: bool | None = None
+
+
+class WorkspacePage(Page, frozen=True, kw_only=True, gc=False, rename="pascal"):
+    """One page of ListWorkspaces."""
+
+    workspaces: Items[Workspace] = []

@@ -1,0 +1,224 @@
+"""One flow per API operation on runs and their metrics. A driver runs them: ``client.run(get_run("run-1"))``.
+
+Every flow checks its arguments before it yields its first request.
+
+Source: the API pages of AIWorkSpace 2021-02-04 named after each flow's action (FACTS 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_pai.api.errors import PaiNotFoundError, PaiUsageError
+from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call
+from airflow_provider_pai.api.models import CreatedRun, MaybeRun, Metric, MetricPage, Run, RunPage
+from airflow_provider_pai.api.paging import PAGE_SIZE, Walk
+from airflow_provider_pai.api.parameters import (
+    finite,
+    page_parameters,
+    path,
+    run_fields,
+    segment,
+    text,
+    whole_number,
+    write,
+)
+from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
+
+__all__ = [
+    "create_run",
+    "delete_run",
+    "delete_run_label",
+    "get_run",
+    "list_run_metrics",
+    "list_runs",
+    "list_runs_page",
+    "log_run_metrics",
+    "set_run_labels",
+    "update_run",
+    "walk_runs",
+]
+
+Params = Mapping[str, str | int | float | bool]
+
+
+def walk_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | None = None) -> Walk[Run]:
+    """Return a walk over the runs that match, in the query's order, holding one page at a time.
+
+    Runs that a second walk brings to light (see :mod:`~airflow_provider_pai.api.paging`) come last.
+    """
+    return _walk_runs(query, query.order_by, page_size, max_runs)
+
+
+def list_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | None = None) -> Flow[list[Run]]:
+    """Return the runs that match, in the query's order; at most the first ``max_runs`` of them (ListRuns).
+
+    :raises PaiPagingError: runs kept being deleted while the listing was read.
+    """
+    order, start = query.order_by, query.window[0]
+    most = max_runs
+    if start is not None and order.startswith("GmtCreateTime ASC"):
+        # The server cannot be asked for a window of time, but read from its newest end the listing can be
+        # left where the window begins: one page where the history may have thousands.
+        order, most = "GmtCreateTime DESC", None
+    walk = _walk_runs(query, order, page_size, most)
+    runs = yield from walk.rest()
+    if order != query.order_by or walk.walks > 1:
+        query.sort(runs)
+    return runs if max_runs is None else runs[:max_runs]
+
+
+def _walk_runs(query: RunQuery, order_by: str, page_size: int, most: int | None) -> Walk[Run]:
+    if most is not None:
+        whole_number("max_runs", most)
+    field, order = order_by.split(",")[0].split(" ")
+    direction = (1 if order == "ASC" else -1) if field == "GmtCreateTime" else 0
+    start, end = query.window
+
+    def beyond(run: Run) -> bool:
+        created = run.gmt_create_time
+        if created is None:
+            return False
+        return (direction < 0 and start is not None and created < start) or (
+            direction > 0 and end is not None and created >= end
+        )
+
+    parameters = {"OrderBy": order_by, "MaxResults": whole_number("page_size", page_size)}
+    return Walk(
+        Request(action="ListRuns", path=path("runs"), query={**query.parameters(), **parameters}),
+        RunPage,
+        identity=lambda run: run.run_id,
+        created=lambda run: run.gmt_create_time,
+        direction=direction,
+        wanted=query.matches,
+        beyond=beyond,
+        most=most,
+    )
+
+
+def list_runs_page(**parameters: Any) -> Flow[RunPage]:
+    """Return one page exactly as PAI answers it, asked with any of ListRuns' 15 documented parameters.
+
+    In snake_case: name, workspace_id, experiment_id, source_type, source_id, labels, verbose,
+    gmt_create_time, order_by, page_token, max_results, page_number, page_size, sort_by, order. Nothing is
+    added, and nothing that comes back is checked again.
+
+    :raises PaiUsageError: an unknown or malformed parameter, or two that contradict each other.
+    """
+    request = Request(action="ListRuns", path=path("runs"), query=page_parameters(**parameters))
+    return call(request, RunPage)
+
+
+def get_run(run_id: str) -> Flow[Run]:
+    """Return one run with its labels, params and metrics (GetRun).
+
+    :raises PaiNotFoundError: no such run; PAI may say so with HTTP 200 and a run without a name (FACTS 4).
+    """
+    request = Request(action="GetRun", path=path("runs", run_id), query={"Verbose": "true"})
+    run = yield from call(request, MaybeRun)
+    if not (run.run_id and run.name):
+        raise PaiNotFoundError(
+            f"there is no run {run_id!r}; look the id up with list_runs or in the PAI console",
+            action="GetRun",
+            status=200,
+            code="RunNotFound",
+            request_id=run.request_id,
+        )
+    return run.found()
+
+
+def create_run(
+    experiment_id: str,
+    *,
+    name: str | None = None,
+    labels: Labels | None = None,
+    params: Params | None = None,
+    source_type: str | None = None,
+    source_id: str | None = None,
+) -> Flow[str]:
+    """Create a run in an experiment and return its id (CreateRun).
+
+    ``name`` has 1 to 63 of ``A-Z a-z 0-9 _ -`` and starts with a letter; without one it is the id.
+    """
+    fields = {
+        "ExperimentId": text("experiment_id", experiment_id),
+        "SourceType": text("source_type", source_type),
+        "SourceId": text("source_id", source_id),
+        **run_fields(name, labels, params),
+    }
+    created = yield from call(write("POST", "CreateRun", path("runs"), fields), CreatedRun)
+    return created.run_id
+
+
+def update_run(
+    run_id: str,
+    *,
+    name: str | None = None,
+    labels: Labels | None = None,
+    params: Params | None = None,
+) -> Flow[None]:
+    """Send a run's new name, labels or params (UpdateRun).
+
+    Whether PAI merges or replaces labels and params is open: give the whole wanted set, or use
+    :func:`set_run_labels`.
+    """
+    fields = run_fields(name, labels, params)
+    if not fields:
+        raise PaiUsageError("update_run was given nothing to change; give name, labels or params.")
+    yield from call(write("PUT", "UpdateRun", path("runs", run_id), fields), Acknowledgement)
+
+
+def set_run_labels(run_id: str, labels: Labels) -> Flow[None]:
+    """Add or change these labels and keep all others, whether PAI merges or replaces (GetRun, UpdateRun).
+
+    A label that somebody else sets between the two requests may be lost where PAI replaces.
+    """
+    wanted = parse_labels(labels)
+    run = yield from get_run(run_id)
+    yield from update_run(run_id, labels={**run.labels, **wanted})
+
+
+def delete_run_label(run_id: str, key: str) -> Flow[None]:
+    """Remove one label from a run (DeleteRunLabel)."""
+    target = f"{path('runs', run_id)}/labels/{segment(key)}"
+    yield from call(write("DELETE", "DeleteRunLabel", target), Acknowledgement)
+
+
+def delete_run(run_id: str) -> Flow[None]:
+    """Delete a run and its metrics (DeleteRun)."""
+    yield from call(write("DELETE", "DeleteRun", path("runs", run_id)), Acknowledgement)
+
+
+def log_run_metrics(
+    run_id: str, metrics: Mapping[str, float], *, step: int | None = None, timestamp: int | None = None
+) -> Flow[None]:
+    """Log one value for each metric, all at one ``step`` (LogRunMetrics).
+
+    :raises PaiUsageError: a value that is no finite number, which JSON cannot carry.
+    """
+    if not metrics:
+        raise PaiUsageError("log_run_metrics was given no metrics; give a dict such as {'accuracy': 0.93}.")
+    moment = {"Step": step, "Timestamp": timestamp}
+    common = {name: value for name, value in moment.items() if value is not None}
+    for name, value in common.items():
+        whole_number(name.lower(), value, least=0)
+    entries = [
+        {"Key": text("metric", key), "Value": finite(key, value), **common} for key, value in metrics.items()
+    ]
+    target = f"{path('runs', run_id)}/metrics/action/log"
+    yield from call(write("POST", "LogRunMetrics", target, {"Metrics": entries}), Acknowledgement)
+
+
+def list_run_metrics(run_id: str, key: str, *, page_size: int = PAGE_SIZE) -> Flow[list[Metric]]:
+    """Return every logged value of one metric, in PAI's order (ListRunMetrics)."""
+    parameters = {"Key": str(text("key", key)), "MaxResults": whole_number("page_size", page_size)}
+    walk = Walk[Metric](
+        Request(action="ListRunMetrics", path=f"{path('runs', run_id)}/metrics", query=parameters),
+        MetricPage,
+        identity=lambda metric: (metric.step, metric.timestamp, metric.value),
+        created=lambda _: None,
+        direction=0,
+        wanted=lambda metric: metric.key == key,
+    )
+    return walk.rest()

@@ -1,0 +1,283 @@
+"""What to ask of ListRuns: labels and times to and from the wire, and the client's own check.
+
+The server's filter is an optimisation; :meth:`RunQuery.matches` is the truth. The API page leaves open
+how names match, how a label with several colons splits and what ``GmtCreateTime`` compares, so every run
+that comes back is checked again, and what the server might read differently is not sent.
+
+Source: the ListRuns page; label characters from the tagging rules (FACTS 5).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any, TypedDict, cast
+
+import msgspec
+
+from airflow_provider_pai.api.errors import PaiUsageError
+from airflow_provider_pai.api.models import Run
+
+__all__ = [
+    "Labels",
+    "RunFilters",
+    "RunQuery",
+    "check_keywords",
+    "check_text",
+    "format_time",
+    "parse_labels",
+    "parse_order",
+    "parse_time",
+]
+
+Labels = Mapping[str, str] | str
+Moment = datetime | str
+
+LABEL_BYTES = 128
+ORDER_FIELDS = ("GmtCreateTime", "Name")
+
+
+class RunFilters(TypedDict, total=False):
+    """The keywords of :class:`RunQuery`, for signatures that pass them on."""
+
+    workspace_id: str | int | None
+    experiment_id: str | None
+    name: str | None
+    source_type: str | None
+    source_id: str | None
+    labels: Labels | None
+    created_after: Moment | None
+    created_before: Moment | None
+    order_by: str
+    verbose: bool
+
+
+def parse_labels(labels: Labels) -> dict[str, str]:
+    """Return labels as a dict with sorted keys, from a dict or the API's own ``"key:value,key:value"``.
+
+    In a string the first colon ends the key; a key that holds a colon needs the dict form.
+
+    :raises PaiUsageError: a label the API cannot carry, or a value that is no text.
+    """
+    pairs = _split_labels(labels) if isinstance(labels, str) else list(labels.items())
+    for key, value in pairs:
+        _check_label(key, value)
+    return dict(sorted(pairs))
+
+
+def _split_labels(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for part in text.split(","):
+        key, colon, value = part.partition(":")
+        if not colon:
+            raise PaiUsageError(
+                f"Label {part!r} in {text!r} has no ':'. Write labels as 'key:value', several with ',' "
+                "between them, as in 'is_evaluation:true,LLM_evaluation:true'."
+            )
+        pairs.append((key.strip(), value.strip()))
+    return pairs
+
+
+def _check_label(key: Any, value: Any) -> None:
+    for what, text in (("key", key), ("value", value)):
+        if not isinstance(text, str):
+            raise PaiUsageError(
+                f"The {what} of label {key!r} is {text!r}, a {type(text).__name__}. Labels are text: "
+                f"write {str(text).lower()!r}."
+            )
+        if "," in text or "=" in text:
+            raise PaiUsageError(
+                f"The {what} {text!r} of a label holds ',' or '=', which PAI does not allow in labels. "
+                "Write labels as 'key:value', several with ',' between them, or as a dict."
+            )
+        if len(text.encode()) > LABEL_BYTES:
+            raise PaiUsageError(
+                f"The {what} {text!r} of a label is longer than {LABEL_BYTES} bytes; shorten it."
+            )
+    if not key:
+        raise PaiUsageError(f"A label with the value {value!r} has no key. Write it as 'key:value'.")
+
+
+def parse_time(time: Moment, name: str) -> datetime:
+    """Return a time in UTC from an aware datetime or an ISO 8601 text with an offset.
+
+    :raises PaiUsageError: a naive time, or a text that is no time.
+    """
+    parsed: object = time
+    if isinstance(time, str):
+        import pendulum
+
+        try:
+            parsed = pendulum.parse(time, tz=None)
+        except ValueError:
+            parsed = None
+    if not isinstance(parsed, datetime):
+        raise PaiUsageError(f"{name}={time!r} is no time. Write one such as '2025-10-20T08:30:00Z'.")
+    if parsed.utcoffset() is None:
+        raise PaiUsageError(
+            f"{name}={time!r} has no time zone, so it could mean two moments. Write '2025-10-20T08:30:00Z' "
+            "or pass an aware datetime such as pendulum.datetime(2025, 10, 20, tz='UTC')."
+        )
+    return datetime.fromtimestamp(parsed.timestamp(), timezone.utc)
+
+
+def format_time(time: datetime) -> str:
+    """Return a time as the API writes it: ``2021-01-30T12:51:33.028Z``."""
+    return time.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_order(order_by: str) -> str:
+    """Return ``order_by`` with a direction for every field, since the API's defaults differ (FACTS 5)."""
+    parts = []
+    for part in order_by.split(","):
+        field, _, direction = " ".join(part.split()).partition(" ")
+        direction = direction.upper() or "ASC"
+        if field not in ORDER_FIELDS or direction not in ("ASC", "DESC"):
+            raise PaiUsageError(
+                f"order_by={order_by!r}: {part.strip()!r} is not understood. Runs can be ordered by "
+                "GmtCreateTime and Name, each ASC or DESC: 'GmtCreateTime DESC,Name ASC'."
+            )
+        parts.append(f"{field} {direction}")
+    return ",".join(parts)
+
+
+class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which runs, in which order.
+
+    Every condition must hold. ``name`` and the ids are compared exactly; of the labels each must be there
+    with its value; ``created_after <= gmt_create_time < created_before``. Without ``workspace_id`` PAI
+    answers for the default workspace. ``verbose`` says whether labels, params and metrics come along.
+
+    Labels and times are taken in every form of :func:`parse_labels` and :func:`parse_time` and held as a
+    sorted dict and in UTC, so that equal questions are equal objects.
+
+    :raises PaiUsageError: what cannot be asked, with what to write instead.
+    """
+
+    workspace_id: str | None = None
+    experiment_id: str | None = None
+    name: str | None = None
+    source_type: str | None = None
+    source_id: str | None = None
+    labels: dict[str, str] | str | None = None
+    created_after: datetime | str | None = None
+    created_before: datetime | str | None = None
+    order_by: str = "GmtCreateTime ASC"
+    verbose: bool = True
+
+    def __post_init__(self) -> None:
+        set_ = msgspec.structs.force_setattr
+        if isinstance(self.workspace_id, int) and not isinstance(self.workspace_id, bool):
+            set_(self, "workspace_id", str(self.workspace_id))  # ids are digits: extras parse them as numbers
+        for name in _EXACT:
+            check_text(name, getattr(self, name))
+        if self.labels is not None:
+            set_(self, "labels", parse_labels(self.labels))
+        for name in ("created_after", "created_before"):
+            if getattr(self, name) is not None:
+                set_(self, name, parse_time(getattr(self, name), name))
+        start, end = self.window
+        if start is not None and end is not None and start >= end:
+            raise PaiUsageError(
+                f"created_after={start} is not before created_before={end}: no run could match."
+            )
+        set_(self, "order_by", parse_order(self.order_by))
+
+    @classmethod
+    def of(cls, **filters: Any) -> RunQuery:
+        """Make a query from keywords, refusing an unknown one with the nearest known."""
+        check_keywords(filters, cls.__struct_fields__)
+        return cls(**filters)
+
+    @property
+    def label_items(self) -> list[tuple[str, str]]:
+        """The wanted labels, sorted by key."""
+        return list(cast("dict[str, str]", self.labels or {}).items())
+
+    @property
+    def window(self) -> tuple[datetime | None, datetime | None]:
+        """The first moment of creation that is wanted, and the first after it that is not, in UTC."""
+        return cast("datetime | None", self.created_after), cast("datetime | None", self.created_before)
+
+    @property
+    def needs_details(self) -> bool:
+        """Whether the answer must carry labels: because they are wanted, or to be checked."""
+        return self.verbose or bool(self.labels)
+
+    def parameters(self) -> dict[str, str]:
+        """Return the query parameters that let the server narrow the answer.
+
+        Times are left out, and labels that hold a colon: what the server makes of them is open (FACTS 5).
+        """
+        wire = {wire_name: getattr(self, name) for name, wire_name in _EXACT.items()}
+        plain = [f"{key}:{value}" for key, value in self.label_items if ":" not in key + value]
+        wire["Labels"] = ",".join(plain)
+        wire["OrderBy"] = self.order_by
+        wire["Verbose"] = "true" if self.needs_details else "false"
+        return {name: value for name, value in wire.items() if value}
+
+    def matches(self, run: Run) -> bool:
+        """Tell whether a run fulfils every condition of this query."""
+        for key, value in self.label_items:
+            if run.labels.get(key) != value:
+                return False
+        for name in _EXACT:
+            wanted = getattr(self, name)
+            if wanted is not None and getattr(run, name) != wanted:
+                return False
+        return self._in_window(run.gmt_create_time)
+
+    def _in_window(self, time: datetime | None) -> bool:
+        start, end = self.window
+        if start is None and end is None:
+            return True
+        if time is None:
+            return False
+        return (start is None or start <= time) and (end is None or time < end)
+
+    def sort(self, runs: list[Run]) -> None:
+        """Put runs into this query's order, in place; equal ones keep theirs."""
+        for part in reversed(self.order_by.split(",")):
+            field, direction = part.split(" ")
+            key = _SORT_KEYS[field]
+            runs.sort(key=key, reverse=direction == "DESC")
+
+
+_EXACT = {
+    "workspace_id": "WorkspaceId",
+    "experiment_id": "ExperimentId",
+    "name": "Name",
+    "source_type": "SourceType",
+    "source_id": "SourceId",
+}
+_EPOCH = datetime.fromtimestamp(0, timezone.utc)
+_SORT_KEYS = {
+    "GmtCreateTime": lambda run: run.gmt_create_time or _EPOCH,
+    "Name": lambda run: run.name or "",
+}
+
+
+def check_text(name: str, value: Any) -> None:
+    """Refuse what is neither a text nor ``None``, and an empty text, which templates make by mistake."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise PaiUsageError(f"{name}={value!r} is a {type(value).__name__}; write it as text.")
+    if not value:
+        raise PaiUsageError(
+            f"{name} is empty. Leave it out to ask for any, or check the template it came from."
+        )
+
+
+def check_keywords(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse keywords that are not known, naming the nearest one that is.
+
+    :raises PaiUsageError: with the known keywords in its text.
+    """
+    known = list(known)
+    for keyword in given:
+        if keyword not in known:
+            near = difflib.get_close_matches(keyword, known, n=1)
+            advice = f"Did you mean {near[0]!r}? " if near else ""
+            raise PaiUsageError(f"Unknown keyword {keyword!r}. {advice}Known are: {', '.join(known)}.")
