@@ -16,6 +16,32 @@ def get_provider_info() -> dict[str, object]:
 
     The dict validates against ``airflow/provider_info.schema.json`` of every supported version.
     """
-    from airflow_provider_pai._metadata import provider_info
+    from airflow_provider_pai import connection
 
-    return provider_info()
+    name = "Alibaba Cloud PAI"
+    return {
+        "package-name": "airflow-provider-pai",
+        "name": name,
+        "description": "Query, await and gate on the runs of Alibaba Cloud PAI experiment tracking.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": name,
+                "external-doc-url": "https://www.alibabacloud.com/help/en/pai/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [{"integration-name": name, "python-modules": ["airflow_provider_pai.hooks"]}],
+        "operators": [{"integration-name": name, "python-modules": ["airflow_provider_pai.operators"]}],
+        "sensors": [{"integration-name": name, "python-modules": ["airflow_provider_pai.sensors"]}],
+        "extra-links": ["airflow_provider_pai.links.PaiRunLink"],
+        "connection-types": [
+            {
+                "connection-type": connection.CONNECTION_TYPE,
+                "hook-class-name": "airflow_provider_pai.hooks.PaiHook",
+                "hook-name": name,
+                "ui-field-behaviour": connection.FIELD_BEHAVIOUR,
+                "conn-fields": connection.FIELDS,
+            }
+        ],
+    }

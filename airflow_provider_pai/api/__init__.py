@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from airflow_provider_pai.api.client import AsyncPaiClient, PaiClient
+from typing import TYPE_CHECKING, Any
+
 from airflow_provider_pai.api.credentials import Credential, CredentialSource, StaticCredential
 from airflow_provider_pai.api.errors import (
     PaiApiError,
@@ -55,6 +56,9 @@ from airflow_provider_pai.api.operations import (
     walk_runs,
 )
 from airflow_provider_pai.api.query import RunQuery
+
+if TYPE_CHECKING:
+    from airflow_provider_pai.api.client import AsyncPaiClient, PaiClient
 
 __all__ = [
     "AsyncPaiClient",
@@ -107,3 +111,12 @@ __all__ = [
     "update_run",
     "walk_runs",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Deferred, so that parsing a DAG does not pay for HTTP libraries that only its tasks use.
+    if name in ("AsyncPaiClient", "PaiClient"):
+        from airflow_provider_pai.api import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

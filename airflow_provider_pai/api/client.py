@@ -14,21 +14,25 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import aiohttp
 import requests
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
-from yarl import URL
 
 from airflow_provider_pai.api.credentials import Credential, CredentialSource
 from airflow_provider_pai.api.errors import PaiConfigurationError, PaiTransportError
 from airflow_provider_pai.api.flow import API_VERSION, Failure, Flow, Outcome, Request, Response
 from airflow_provider_pai.api.paging import Walk
 from airflow_provider_pai.api.signing import canonical_query, sign
+
+if TYPE_CHECKING:
+    import aiohttp
+
+# aiohttp is imported where it is used: it takes longer to import than all the rest of this package, and a
+# task that only runs the sync client should not wait for it.
 
 __all__ = ["AsyncPaiClient", "PaiClient"]
 
@@ -176,6 +180,8 @@ class AsyncPaiClient(Driver):
         self._asking = asyncio.Lock()
 
     async def __aenter__(self) -> AsyncPaiClient:
+        import aiohttp
+
         connector = aiohttp.TCPConnector()
         if self.endpoint.startswith("https:"):
             verify = self._environment["verify"]
@@ -220,6 +226,9 @@ class AsyncPaiClient(Driver):
             return await asyncio.to_thread(self._credentials.get)
 
     async def _attempt(self, request: Request) -> Outcome:
+        import aiohttp
+        from yarl import URL
+
         await asyncio.sleep(request.wait)
         started = time.monotonic()
         try:

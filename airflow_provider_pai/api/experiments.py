@@ -15,7 +15,7 @@ from airflow_provider_pai.api.models import (
     WorkspacePage,
 )
 from airflow_provider_pai.api.paging import MAX_PAGES, PAGE_SIZE, Walk
-from airflow_provider_pai.api.parameters import pairs, path, segment, text, whole_number, write
+from airflow_provider_pai.api.parameters import pairs, path, required, segment, text, whole_number, write
 from airflow_provider_pai.api.query import Labels, parse_labels
 
 __all__ = [
@@ -44,8 +44,8 @@ def create_experiment(
     ``artifact_uri`` is an OSS path; ``accessibility`` is PRIVATE (PAI's default) or PUBLIC.
     """
     fields = {
-        "Name": text("name", name),
-        "WorkspaceId": text("workspace_id", workspace_id),
+        "Name": required("name", name),
+        "WorkspaceId": required("workspace_id", workspace_id),
         "ArtifactUri": text("artifact_uri", artifact_uri),
         "Accessibility": text("accessibility", accessibility),
         "Labels": None if labels is None else pairs(parse_labels(labels)),

@@ -183,7 +183,7 @@ def _decoder(answer: Any) -> msgspec.json.Decoder[Any]:
 def _decode(request: Request, response: Response, answer: type[T]) -> T:
     try:
         try:
-            return cast("T", _decoder(answer).decode(response.body))
+            return cast("T", _decoder(cast("Any", answer)).decode(response.body))
         except msgspec.ValidationError:
             raise
         except (msgspec.DecodeError, UnicodeDecodeError):

@@ -58,7 +58,16 @@ def _mapping(pairs: Any) -> dict[str, str]:
 
 
 def _utc(time: datetime) -> datetime:
-    return time if time.tzinfo is timezone.utc else time.astimezone(timezone.utc)
+    try:
+        return time if time.tzinfo is timezone.utc else time.astimezone(timezone.utc)
+    except OverflowError:
+        raise ValueError("a time outside the years 1 to 9999") from None  # which refuses the record
+
+
+def _times_to_utc(record: Any) -> None:
+    for name in ("gmt_create_time", "gmt_modified_time"):
+        if (time := getattr(record, name)) is not None:
+            msgspec.structs.force_setattr(record, name, _utc(time))
 
 
 class Metric(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
@@ -116,10 +125,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
         set_(self, "metrics", self.metrics or [])
         set_(self, "labels", _mapping(self.labels))
         set_(self, "params", _mapping(self.params))
-        if self.gmt_create_time is not None:
-            set_(self, "gmt_create_time", _utc(self.gmt_create_time))
-        if self.gmt_modified_time is not None:
-            set_(self, "gmt_modified_time", _utc(self.gmt_modified_time))
+        _times_to_utc(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the compact JSON form that goes to XCom.
@@ -206,6 +212,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pa
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "labels", _mapping(self.labels))
+        _times_to_utc(self)
 
 
 class CreatedExperiment(msgspec.Struct, frozen=True, rename="pascal"):

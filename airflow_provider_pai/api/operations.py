@@ -18,6 +18,7 @@ from airflow_provider_pai.api.parameters import (
     finite,
     page_parameters,
     path,
+    required,
     run_fields,
     segment,
     text,
@@ -142,7 +143,7 @@ def create_run(
     ``name`` has 1 to 63 of ``A-Z a-z 0-9 _ -`` and starts with a letter; without one it is the id.
     """
     fields = {
-        "ExperimentId": text("experiment_id", experiment_id),
+        "ExperimentId": required("experiment_id", experiment_id),
         "SourceType": text("source_type", source_type),
         "SourceId": text("source_id", source_id),
         **run_fields(name, labels, params),
@@ -204,7 +205,7 @@ def log_run_metrics(
     for name, value in common.items():
         whole_number(name.lower(), value, least=0)
     entries = [
-        {"Key": text("metric", key), "Value": finite(key, value), **common} for key, value in metrics.items()
+        {"Key": required("metric", key), "Value": finite(key, value), **common} for key, value in metrics.items()
     ]
     target = f"{path('runs', run_id)}/metrics/action/log"
     yield from call(write("POST", "LogRunMetrics", target, {"Metrics": entries}), Acknowledgement)
@@ -212,7 +213,7 @@ def log_run_metrics(
 
 def list_run_metrics(run_id: str, key: str, *, page_size: int = PAGE_SIZE) -> Flow[list[Metric]]:
     """Return every logged value of one metric, in PAI's order (ListRunMetrics)."""
-    parameters = {"Key": str(text("key", key)), "MaxResults": whole_number("page_size", page_size)}
+    parameters = {"Key": required("key", key), "MaxResults": whole_number("page_size", page_size)}
     walk = Walk[Metric](
         Request(action="ListRunMetrics", path=f"{path('runs', run_id)}/metrics", query=parameters),
         MetricPage,

@@ -21,6 +21,7 @@ from airflow_provider_pai.api.query import (
     Labels,
     check_keywords,
     check_text,
+    encodable,
     format_time,
     parse_labels,
     parse_order,
@@ -33,6 +34,7 @@ __all__ = [
     "page_parameters",
     "pairs",
     "path",
+    "required",
     "run_fields",
     "segment",
     "text",
@@ -52,6 +54,7 @@ def segment(part: str) -> str:
     """Return one percent-encoded segment of a path."""
     if not isinstance(part, str) or part in ("", ".", ".."):
         raise PaiUsageError(f"{part!r} cannot be an id or a key in a path; check where it comes from.")
+    encodable("The id or key", part)
     return percent_encode(part)
 
 
@@ -70,7 +73,7 @@ def pairs(mapping: Mapping[str, str]) -> list[dict[str, str]]:
 
 def run_fields(name: str | None, labels: Labels | None, params: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what can be said of a run in CreateRun and UpdateRun."""
-    if name is not None and not RUN_NAME.fullmatch(name):
+    if name is not None and not (isinstance(name, str) and RUN_NAME.fullmatch(name)):
         raise PaiUsageError(
             f"name={name!r} is no name for a run: it has 1 to 63 of A-Z a-z 0-9 _ - and starts with a letter."
         )
@@ -80,29 +83,44 @@ def run_fields(name: str | None, labels: Labels | None, params: Mapping[str, Any
     if labels is not None:
         fields["Labels"] = pairs(parse_labels(labels))
     if params is not None:
+        if not isinstance(params, Mapping):
+            raise PaiUsageError(f"params={params!r} is a {type(params).__name__}; write a dict.")
         fields["Params"] = pairs({key: _param(key, value) for key, value in params.items()})
     return fields
 
 
-def _param(key: str, value: Any) -> str:
+def _param(key: Any, value: Any) -> str:
+    required("The key of a param", key)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (str, int, float)):
+        encodable(f"Param {key!r}", str(value))
         return str(value)
     raise PaiUsageError(f"Param {key!r} is a {type(value).__name__}; write it as text or as a number.")
 
 
 def finite(key: str, value: Any) -> float:
     """Return a metric's value, refusing what is no finite number: JSON cannot carry NaN or infinity."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise PaiUsageError(f"Metric {key!r} is {value!r}; PAI takes finite numbers only. Leave it out.")
-    return float(value)
+    return number
 
 
 def text(name: str, value: Any) -> Any:
     """Return an optional text as it is, refusing an empty one and what is no text."""
     check_text(name, value)
     return value
+
+
+def required(name: str, value: Any) -> str:
+    """Return a text that must be there."""
+    if value is None:
+        raise PaiUsageError(f"{name} is None; check where it comes from.")
+    return str(text(name, value))
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "RunQuery",
     "check_keywords",
     "check_text",
+    "encodable",
     "format_time",
     "parse_labels",
     "parse_order",
@@ -58,12 +59,22 @@ def parse_labels(labels: Labels) -> dict[str, str]:
 
     In a string the first colon ends the key; a key that holds a colon needs the dict form.
 
-    :raises PaiUsageError: a label the API cannot carry, or a value that is no text.
+    :raises PaiUsageError: a label the API cannot carry, a value that is no text, or a key with two values.
     """
+    if not isinstance(labels, (str, Mapping)):
+        raise PaiUsageError(
+            f"labels={labels!r} is a {type(labels).__name__}; write a dict or a text such as 'key:value'."
+        )
     pairs = _split_labels(labels) if isinstance(labels, str) else list(labels.items())
     for key, value in pairs:
         _check_label(key, value)
-    return dict(sorted(pairs))
+    wanted = dict(sorted(pairs))
+    for key, value in pairs:
+        if wanted[key] != value:
+            raise PaiUsageError(
+                f"Label {key!r} is given twice, as {value!r} and as {wanted[key]!r}: no run carries both."
+            )
+    return wanted
 
 
 def _split_labels(text: str) -> list[tuple[str, str]]:
@@ -91,7 +102,7 @@ def _check_label(key: Any, value: Any) -> None:
                 f"The {what} {text!r} of a label holds ',' or '=', which PAI does not allow in labels. "
                 "Write labels as 'key:value', several with ',' between them, or as a dict."
             )
-        if len(text.encode()) > LABEL_BYTES:
+        if len(encodable(f"The {what} of a label", text)) > LABEL_BYTES:
             raise PaiUsageError(
                 f"The {what} {text!r} of a label is longer than {LABEL_BYTES} bytes; shorten it."
             )
@@ -109,8 +120,9 @@ def parse_time(time: Moment, name: str) -> datetime:
         import pendulum
 
         try:
-            parsed = pendulum.parse(time, tz=None)
-        except ValueError:
+            # The word "now" would mean another moment at every look.
+            parsed = None if time == "now" else pendulum.parse(time, tz=None)
+        except (ValueError, TypeError, OverflowError):  # pendulum raises TypeError for "0:"
             parsed = None
     if not isinstance(parsed, datetime):
         raise PaiUsageError(f"{name}={time!r} is no time. Write one such as '2025-10-20T08:30:00Z'.")
@@ -119,7 +131,10 @@ def parse_time(time: Moment, name: str) -> datetime:
             f"{name}={time!r} has no time zone, so it could mean two moments. Write '2025-10-20T08:30:00Z' "
             "or pass an aware datetime such as pendulum.datetime(2025, 10, 20, tz='UTC')."
         )
-    return datetime.fromtimestamp(parsed.timestamp(), timezone.utc)
+    try:
+        return datetime.fromtimestamp(parsed.timestamp(), timezone.utc)
+    except (ValueError, OverflowError):
+        raise PaiUsageError(f"{name}={time!r} is outside the years 1 to 9999 in UTC.") from None
 
 
 def format_time(time: datetime) -> str:
@@ -130,7 +145,7 @@ def format_time(time: datetime) -> str:
 def parse_order(order_by: str) -> str:
     """Return ``order_by`` with a direction for every field, since the API's defaults differ (FACTS 5)."""
     parts = []
-    for part in order_by.split(","):
+    for part in str(order_by).split(","):
         field, _, direction = " ".join(part.split()).partition(" ")
         direction = direction.upper() or "ASC"
         if field not in ORDER_FIELDS or direction not in ("ASC", "DESC"):
@@ -172,6 +187,8 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             set_(self, "workspace_id", str(self.workspace_id))  # ids are digits: extras parse them as numbers
         for name in _EXACT:
             check_text(name, getattr(self, name))
+        if not isinstance(self.verbose, bool):
+            raise PaiUsageError(f"verbose={self.verbose!r} must be True or False.")
         if self.labels is not None:
             set_(self, "labels", parse_labels(self.labels))
         for name in ("created_after", "created_before"):
@@ -208,10 +225,15 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def parameters(self) -> dict[str, str]:
         """Return the query parameters that let the server narrow the answer.
 
-        Times are left out, and labels that hold a colon: what the server makes of them is open (FACTS 5).
+        Times are left out, and labels that hold a colon or begin or end with a space: what the server makes
+        of them is open (FACTS 5).
         """
         wire = {wire_name: getattr(self, name) for name, wire_name in _EXACT.items()}
-        plain = [f"{key}:{value}" for key, value in self.label_items if ":" not in key + value]
+        plain = [
+            f"{key}:{value}"
+            for key, value in self.label_items
+            if ":" not in key + value and (key, value) == (key.strip(), value.strip())
+        ]
         wire["Labels"] = ",".join(plain)
         wire["OrderBy"] = self.order_by
         wire["Verbose"] = "true" if self.needs_details else "false"
@@ -268,6 +290,15 @@ def check_text(name: str, value: Any) -> None:
         raise PaiUsageError(
             f"{name} is empty. Leave it out to ask for any, or check the template it came from."
         )
+    encodable(name, value)
+
+
+def encodable(what: str, text: str) -> bytes:
+    """Return a text as UTF-8, refusing the halves of surrogate pairs that some systems leave in texts."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise PaiUsageError(f"{what} {text!r} holds half a surrogate pair, which no request carries.") from None
 
 
 def check_keywords(given: Iterable[str], known: Iterable[str]) -> None:

@@ -1,0 +1,198 @@
+"""What an Airflow Connection says: the fields of its form, and how they become settings.
+
+Imports no Airflow, so that the provider's metadata and the settings can be made without it. The form and
+the metadata are drawn from one table, :data:`FIELDS`.
+
+Source: FACTS 2 and 3 (credentials, endpoints); airflow FACTS 2 (what each Airflow's form reads).
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from airflow_provider_pai.api.credentials import Credential, CredentialSource, StaticCredential
+from airflow_provider_pai.api.errors import PaiConfigurationError
+
+__all__ = ["FIELDS", "FIELD_BEHAVIOUR", "REGIONS", "Settings"]
+
+CONNECTION_TYPE = "pai"
+ALIBABA_CLOUD_TYPE = "alibaba_cloud"
+
+REGIONS = (
+    *(
+        "cn-beijing",
+        "cn-wulanchabu",
+        "cn-hangzhou",
+        "cn-shanghai",
+        "cn-shenzhen",
+        "cn-heyuan",
+        "cn-guangzhou",
+    ),
+    *("cn-hongkong", "cn-shanghai-finance-1", "ap-northeast-1", "ap-northeast-2", "ap-southeast-1"),
+    *("ap-southeast-3", "ap-southeast-5", "ap-south-1", "us-east-1", "us-west-1", "eu-central-1"),
+)
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "region": {
+        "label": "Region",
+        "description": "Where the workspace is, such as cn-hangzhou.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "workspace_id": {
+        "label": "Workspace ID",
+        "description": "Digits, from the PAI console. Left empty, PAI uses the default workspace.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "security_token": {
+        "label": "Security token",
+        "description": "Only with a temporary AccessKey from STS.",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "vpc": {
+        "label": "Use the VPC endpoint",
+        "description": "For an Airflow inside a VPC of the same region.",
+        "schema": {"type": ["boolean", "null"]},
+    },
+    "allow_http": {
+        "label": "Allow plain http",
+        "description": "Let keys travel unencrypted to a host that is not this machine.",
+        "schema": {"type": ["boolean", "null"]},
+    },
+    "console_url": {
+        "label": "Console link template",
+        "description": "Overrides a task's PAI link; may use {region}, {workspace_id}, {source_type}, "
+        "{source_id}, {experiment_id} and {run_id}.",
+        "schema": {"type": ["string", "null"]},
+    },
+}
+
+FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["schema", "port", "extra"],
+    "relabeling": {"login": "AccessKey ID", "password": "AccessKey secret", "host": "Endpoint override"},
+    "placeholders": {
+        "login": "LTAI…",
+        "host": "left empty: https://aiworkspace.<region>.aliyuncs.com",
+        "region": "cn-hangzhou",
+        "workspace_id": "145883",
+    },
+}
+
+
+class AnyConnection(Protocol):
+    """The part of Airflow's Connection that is read here."""
+
+    conn_id: str
+    conn_type: Any
+    host: str | None
+    login: str | None
+    password: str | None
+    port: int | None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a connection means. Holds no secret itself; ``credentials`` gives one when asked."""
+
+    endpoint: str
+    credentials: Any
+    region: str | None = None
+    workspace_id: str | None = None
+    console_url: str | None = None
+
+    @classmethod
+    def of(cls, connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> Settings:
+        """Read a connection and its extras; ``region`` overrides what they say.
+
+        :raises PaiConfigurationError: with the field to mend.
+        """
+        if connection.conn_type not in (CONNECTION_TYPE, ALIBABA_CLOUD_TYPE):
+            raise PaiConfigurationError(
+                f"The connection {connection.conn_id!r} is of type {connection.conn_type!r}. Make one of "
+                f"type {CONNECTION_TYPE!r}, or name one of type {ALIBABA_CLOUD_TYPE!r}."
+            )
+        region = region or extra.get("region") or None
+        return cls(
+            endpoint=_endpoint(connection, extra, region),
+            credentials=_credentials(connection, extra),
+            region=region,
+            workspace_id=str(extra["workspace_id"]) if extra.get("workspace_id") else None,
+            console_url=extra.get("console_url") or None,
+        )
+
+
+def _credentials(connection: AnyConnection, extra: Mapping[str, Any]) -> CredentialSource:
+    key_id, secret = connection.login, connection.password
+    if connection.conn_type == ALIBABA_CLOUD_TYPE:
+        key_id, secret = extra.get("access_key_id") or key_id, extra.get("access_key_secret") or secret
+    kind = extra.get("credential_type") or ("sts" if extra.get("security_token") else "access_key")
+    if kind not in ("access_key", "sts"):
+        raise PaiConfigurationError(
+            f"The connection {connection.conn_id!r} asks for credential_type {kind!r}; this version of the "
+            "provider knows access_key and sts."
+        )
+    token = extra.get("security_token") or None
+    if kind == "sts" and token is None:
+        raise PaiConfigurationError(
+            f"The connection {connection.conn_id!r} has credential_type 'sts' and no security_token."
+        )
+    return StaticCredential(
+        Credential(access_key_id=key_id or "", access_key_secret=secret or "", security_token=token)
+    )
+
+
+def _endpoint(connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> str:
+    if not connection.host:
+        service = "aiworkspace-vpc" if _is_true(extra.get("vpc")) else "aiworkspace"
+        return f"https://{service}.{_known(region, connection)}.aliyuncs.com"
+    host = connection.host if "://" in connection.host else f"//{connection.host}"
+    try:
+        parts = urlsplit(host)
+        name, port = parts.hostname or "", parts.port or connection.port
+    except ValueError as error:
+        raise PaiConfigurationError(
+            f"The host {connection.host!r} of {connection.conn_id!r} is no address: {error}."
+        ) from None
+    loopback = _is_loopback(name)
+    scheme = parts.scheme or ("http" if loopback else "https")
+    if scheme == "http" and not loopback and not _is_true(extra.get("allow_http")):
+        raise PaiConfigurationError(
+            f"The connection {connection.conn_id!r} would send its key unencrypted to {name!r}. Write "
+            "https:// in its host, or set allow_http in its extras if that network is safe."
+        )
+    shown = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{shown}{f':{port}' if port else ''}"
+
+
+def _known(region: str | None, connection: AnyConnection) -> str:
+    if not region:
+        raise PaiConfigurationError(
+            f"The connection {connection.conn_id!r} has neither a region nor an endpoint. Enter a region "
+            "such as 'cn-hangzhou', or the endpoint as its host."
+        )
+    if region not in REGIONS:
+        near = difflib.get_close_matches(region, REGIONS, n=1)
+        advice = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(REGIONS)}."
+        raise PaiConfigurationError(
+            f"PAI has no region {region!r} that is known here. {advice} For a new region enter its endpoint, "
+            f"https://aiworkspace.{region}.aliyuncs.com, as the host of {connection.conn_id!r}."
+        )
+    return region
+
+
+def _is_true(value: Any) -> bool:
+    """Tell whether an extra is switched on; a URI carries it as text."""
+    return value is True or str(value).strip().lower() in ("true", "1", "yes", "on")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,91 @@
+"""What every task that asks for runs shares: the filters as templated arguments, and the hook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_pai._compat import BaseOperator
+from airflow_provider_pai.links import LINK_KEY, PaiRunLink, console_url
+
+if TYPE_CHECKING:
+    from airflow_provider_pai.api import Run
+    from airflow_provider_pai.hooks import PaiHook
+
+__all__ = ["RunFilterOperator"]
+
+FILTERS = (
+    *("workspace_id", "experiment_id", "name", "source_type", "source_id", "labels"),
+    *("created_after", "created_before", "order_by"),
+)
+
+
+class RunFilterOperator(BaseOperator):
+    """Base of the tasks that ask for runs. All filters are templated and must all hold.
+
+    :param pai_conn_id: the Airflow connection to use.
+    :param region: overrides the connection's region.
+    :param workspace_id: overrides the connection's workspace.
+    :param experiment_id: only runs of this experiment.
+    :param name: only runs of exactly this name.
+    :param source_type: only runs of this kind of PAI job: ``TrainingService`` or ``DLC``.
+    :param source_id: only runs of this PAI job.
+    :param labels: labels a run must carry, as a dict or as ``"key:value,key:value"``.
+    :param created_after: only runs created at or after this moment (aware, or ISO 8601 with an offset).
+    :param created_before: only runs created before this moment.
+    :param order_by: ``GmtCreateTime`` and ``Name``, each ``ASC`` or ``DESC``.
+    """
+
+    template_fields: Sequence[str] = ("pai_conn_id", "region", *FILTERS)
+    template_fields_renderers = {"labels": "json"}  # noqa: RUF012 - Airflow's own way
+    operator_extra_links = (PaiRunLink(),)
+    ui_color = "#fff1e6"
+
+    def __init__(
+        self,
+        *,
+        pai_conn_id: str = "pai_default",
+        region: str | None = None,
+        workspace_id: str | None = None,
+        experiment_id: str | None = None,
+        name: str | None = None,
+        source_type: str | None = None,
+        source_id: str | None = None,
+        labels: Mapping[str, str] | str | None = None,
+        created_after: datetime | str | None = None,
+        created_before: datetime | str | None = None,
+        order_by: str = "GmtCreateTime ASC",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pai_conn_id = pai_conn_id
+        self.region = region
+        self.workspace_id = workspace_id
+        self.experiment_id = experiment_id
+        self.name = name
+        self.source_type = source_type
+        self.source_id = source_id
+        self.labels = labels
+        self.created_after = created_after
+        self.created_before = created_before
+        self.order_by = order_by
+
+    @cached_property
+    def hook(self) -> PaiHook:
+        """The hook, made when the task runs."""
+        from airflow_provider_pai.hooks import PaiHook
+
+        return PaiHook(self.pai_conn_id, region=self.region)
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters as they are once the task's templates are rendered."""
+        return {name: getattr(self, name) for name in FILTERS}
+
+    def push_link(self, context: Any, runs: Sequence[Run]) -> None:
+        """Let the task's PAI button open the first run's source."""
+        settings = self.hook.settings
+        url = console_url(runs, settings.region, settings.console_url)
+        if "ti" in context:  # not where somebody calls execute({}) to try a task out
+            context["ti"].xcom_push(LINK_KEY, url)

@@ -1,0 +1,277 @@
+"""PaiHook: an Airflow Connection becomes a client of PAI.
+
+Every method that talks to PAI runs one flow of :mod:`airflow_provider_pai.api`; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+
+from airflow_provider_pai import api, connection
+from airflow_provider_pai._compat import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    BaseHook,
+    aget_connection,
+    form_widgets,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from airflow_provider_pai.api.query import Labels, RunFilters
+
+__all__ = ["PaiHook", "lasting_errors_fail_the_task"]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _verb(flow: Callable[P, api.Flow[T]]) -> Callable[Concatenate[PaiHook, P], T]:
+    """Return a method of the hook that runs a flow with the flow's own signature and description."""
+
+    @functools.wraps(flow)
+    def run(self: PaiHook, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.client().run(flow(*args, **kwargs))
+
+    signature = inspect.signature(flow)
+    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[this, *signature.parameters.values()], return_annotation=inspect.Signature.empty
+    )
+    return cast("Callable[Concatenate[PaiHook, P], T]", run)
+
+
+class PaiHook(BaseHook):
+    """Talk to PAI's experiment tracking with the key of an Airflow Connection.
+
+    The connection is read when it is first needed, never in ``__init__``.
+
+    :param pai_conn_id: a connection of type ``pai``, or of type ``alibaba_cloud`` with a region.
+    :param region: overrides the connection's region.
+    :param workspace_id: overrides the connection's workspace; without either PAI uses the default one.
+    """
+
+    conn_name_attr = "pai_conn_id"
+    default_conn_name = "pai_default"
+    conn_type = connection.CONNECTION_TYPE
+    hook_name = "Alibaba Cloud PAI"
+
+    def __init__(
+        self,
+        pai_conn_id: str = default_conn_name,
+        *,
+        region: str | None = None,
+        workspace_id: str | int | None = None,
+    ) -> None:
+        super().__init__()
+        self.pai_conn_id = pai_conn_id
+        self.region = region
+        self.workspace_id = workspace_id
+
+    # --- clients ------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def settings(self) -> connection.Settings:
+        """What the connection means.
+
+        :raises PaiConfigurationError: with the field of the connection to mend.
+        """
+        conn = self.get_connection(self.pai_conn_id)
+        return connection.Settings.of(conn, conn.extra_dejson, self.region)
+
+    @functools.cached_property
+    def _client(self) -> api.PaiClient:
+        return api.PaiClient(self.settings.endpoint, self.settings.credentials)
+
+    def client(self) -> api.PaiClient:
+        """Return the client of this hook: ``hook.client().run(flow)`` runs any flow of the api package."""
+        return self._client
+
+    def get_conn(self) -> api.PaiClient:
+        """Return the client, under the name by which Airflow knows it."""
+        return self._client
+
+    @asynccontextmanager
+    async def async_client(self) -> AsyncIterator[api.AsyncPaiClient]:
+        """Open an async client: ``async with hook.async_client() as client: await client.run(flow)``.
+
+        Looking the connection up does not block the event loop.
+        """
+        if "settings" not in self.__dict__:
+            conn = await aget_connection(self.pai_conn_id)
+            self.settings = connection.Settings.of(conn, conn.extra_dejson, self.region)
+        async with api.AsyncPaiClient(self.settings.endpoint, self.settings.credentials) as client:
+            yield client
+
+    def close(self) -> None:
+        """Close the client's connections, where one was made."""
+        client = self.__dict__.pop("_client", None)
+        if client is not None:
+            client.close()
+
+    def _workspace(self, workspace_id: str | int | None) -> str | None:
+        found = workspace_id or self.workspace_id or self.settings.workspace_id
+        return None if found is None else str(found)
+
+    # --- runs ---------------------------------------------------------------------------------------------
+
+    def query(self, **filters: Unpack[RunFilters]) -> api.RunQuery:
+        """Return what to ask, in this hook's workspace unless another is named.
+
+        :raises PaiUsageError: what cannot be asked, with what to write instead.
+        """
+        asked = {name: value for name, value in filters.items() if value is not None}
+        query = api.RunQuery.of(
+            **asked
+        )  # before the connection is read: it may be wrong, and this is for sure
+        workspace_id = self._workspace(query.workspace_id)
+        if workspace_id is None:
+            self.log.info("No workspace is named, so PAI answers for the default workspace.")
+            return query
+        return api.RunQuery.of(**{**asked, "workspace_id": workspace_id})
+
+    def list_runs(
+        self, *, page_size: int = 100, max_runs: int | None = None, **filters: Unpack[RunFilters]
+    ) -> list[api.Run]:
+        """Return the runs that match, in order.
+
+        Filters: workspace_id, experiment_id, name, source_type, source_id, labels (a dict or
+        ``"key:value,key:value"``), created_after, created_before (aware times or ISO 8601 texts),
+        order_by (``"GmtCreateTime ASC"``), verbose (True; with labels it always is).
+
+        :param page_size: runs a request asks for; PAI's default is 10, its largest is not documented.
+        :param max_runs: return at most the first so many.
+        :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
+        """
+        return self.client().run(api.list_runs(self.query(**filters), page_size=page_size, max_runs=max_runs))
+
+    def iter_runs(
+        self, *, page_size: int = 100, max_runs: int | None = None, **filters: Unpack[RunFilters]
+    ) -> Iterator[api.Run]:
+        """Yield what :meth:`list_runs` returns, holding one page at a time.
+
+        In a long history ``created_after`` costs less with ``order_by="GmtCreateTime DESC"``: the listing
+        then ends where the window begins.
+        """
+        walk = api.walk_runs(self.query(**filters), page_size=page_size, max_runs=max_runs)
+        return islice(self.client().iter(walk), max_runs)
+
+    def list_runs_page(self, **parameters: Any) -> api.RunPage:
+        """Return one page as PAI answers it; takes any of the 15 documented parameters in snake_case.
+
+        name, workspace_id, experiment_id, source_type, source_id, labels, verbose, gmt_create_time,
+        order_by, page_token, max_results, page_number, page_size, sort_by, order.
+
+        :raises PaiUsageError: an unknown or malformed parameter, or two that contradict each other.
+        """
+        api.list_runs_page(**parameters)  # refuses what is wrong before the connection is read
+        workspace_id = self._workspace(parameters.get("workspace_id"))
+        return self.client().run(api.list_runs_page(**{**parameters, "workspace_id": workspace_id}))
+
+    get_run = _verb(api.get_run)
+    create_run = _verb(api.create_run)
+    update_run = _verb(api.update_run)
+    set_run_labels = _verb(api.set_run_labels)
+    delete_run_label = _verb(api.delete_run_label)
+    delete_run = _verb(api.delete_run)
+    log_run_metrics = _verb(api.log_run_metrics)
+    list_run_metrics = _verb(api.list_run_metrics)
+
+    # --- experiments and workspaces -----------------------------------------------------------------------
+
+    get_experiment = _verb(api.get_experiment)
+    update_experiment = _verb(api.update_experiment)
+    delete_experiment = _verb(api.delete_experiment)
+    set_experiment_labels = _verb(api.set_experiment_labels)
+    delete_experiment_label = _verb(api.delete_experiment_label)
+    list_workspaces = _verb(api.list_workspaces)
+    get_default_workspace = _verb(api.get_default_workspace)
+
+    def create_experiment(
+        self,
+        name: str,
+        *,
+        workspace_id: str | None = None,
+        artifact_uri: str | None = None,
+        accessibility: str | None = None,
+        labels: Labels | None = None,
+    ) -> str:
+        """Create an experiment in this hook's workspace, or the default one, and return its id."""
+        workspace_id = self._workspace(workspace_id) or self.get_default_workspace().workspace_id
+        return self.client().run(
+            api.create_experiment(
+                name,
+                workspace_id=workspace_id,
+                artifact_uri=artifact_uri,
+                accessibility=accessibility,
+                labels=labels,
+            )
+        )
+
+    def list_experiments(
+        self, *, workspace_id: str | None = None, name: str | None = None, labels: Labels | None = None
+    ) -> list[api.Experiment]:
+        """Return the experiments of this hook's workspace that match, oldest first."""
+        flow = api.list_experiments(workspace_id=self._workspace(workspace_id), name=name, labels=labels)
+        return self.client().run(flow)
+
+    # --- what the Connections page asks -------------------------------------------------------------------
+
+    def test_connection(self) -> tuple[bool, str]:
+        """List one run and name the workspace that answered, and the time it took; or say what to mend."""
+        try:
+            client, workspace_id = self.client(), self._workspace(None)
+            started = time.monotonic()
+            client.run(api.list_runs_page(workspace_id=workspace_id, max_results=1))
+            workspace = self._name_of(workspace_id)
+            milliseconds = (time.monotonic() - started) * 1000
+            return True, f"Reached {workspace} at {self.settings.endpoint} in {milliseconds:.0f} ms."
+        except (api.PaiError, AirflowNotFoundException) as error:
+            return False, str(error)
+        finally:
+            self.close()
+
+    def _name_of(self, workspace_id: str | None) -> str:
+        try:
+            if workspace_id is None:
+                found = self.get_default_workspace()
+                return f"the default workspace {found.workspace_name!r} ({found.workspace_id})"
+            names = {workspace.workspace_id: workspace.workspace_name for workspace in self.list_workspaces()}
+        except api.PaiPermissionError:  # listing runs is what counts; a narrow RAM policy may forbid the rest
+            return f"workspace {workspace_id or '(default)'}"
+        if workspace_id not in names:
+            raise api.PaiConfigurationError(
+                f"PAI answers, but the workspace {workspace_id} is not among those this key may see: "
+                f"{', '.join(f'{name} ({id_})' for id_, name in names.items()) or 'none'}. Correct the "
+                "workspace ID in the connection, or have the key's user added to it."
+            )
+        return f"workspace {names[workspace_id]!r} ({workspace_id})"
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Describe the standard fields of the form (Airflow 2.10 to 3.1; later ones read the metadata)."""
+        return {name.replace("-", "_"): value for name, value in connection.FIELD_BEHAVIOUR.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Describe the form's own fields (Airflow 2.10 to 3.1; later ones read the metadata)."""
+        return form_widgets(connection.FIELDS)
+
+
+@contextmanager
+def lasting_errors_fail_the_task() -> Iterator[None]:
+    """Fail a task at once, without Airflow's retries, where asking again cannot help."""
+    try:
+        yield
+    except (api.PaiError, AirflowNotFoundException) as error:
+        if getattr(error, "transient", False):
+            raise
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error

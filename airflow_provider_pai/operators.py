@@ -1,0 +1,101 @@
+"""Operators over PAI's runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_pai._compat import object_storage_path
+from airflow_provider_pai.filters import RunFilterOperator
+from airflow_provider_pai.links import PaiRunLink
+
+if TYPE_CHECKING:
+    from airflow_provider_pai._compat import Context
+    from airflow_provider_pai.api import Run
+
+__all__ = ["PaiListRunsOperator", "PaiRunLink"]
+
+XCOM_BYTES = 1024 * 1024
+"""How large a list may be to go to XCom: it is stored in Airflow's database and sent whole to each reader."""
+
+
+class PaiListRunsOperator(RunFilterOperator):
+    """List runs and push them to XCom, ready to map over.
+
+    Takes the filters of :class:`~airflow_provider_pai.filters.RunFilterOperator`, and:
+
+    :param verbose: False leaves labels, params and metrics out, unless labels are asked for.
+    :param page_size: runs a request asks for.
+    :param max_runs: list at most the first so many.
+    :param output_path: write the runs there as JSON Lines instead, to any path Airflow's object storage
+        knows (``oss://conn@bucket/runs.jsonl``, ``file:///…``); templated.
+    :return: ``[run.to_dict(), …]``, or ``{"path": output_path, "count": number of runs}``.
+    :raises PaiUsageError: the list is too large for XCom and no ``output_path`` is given.
+    """
+
+    template_fields: Sequence[str] = (*RunFilterOperator.template_fields, "output_path")
+
+    def __init__(
+        self,
+        *,
+        verbose: bool = True,
+        page_size: int = 100,
+        max_runs: int | None = None,
+        output_path: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.verbose = verbose
+        self.page_size = page_size
+        self.max_runs = max_runs
+        self.output_path = output_path
+
+    def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
+        """List, and push the runs or where they were written."""
+        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+
+        asked: dict[str, Any] = {
+            "verbose": self.verbose,
+            "page_size": self.page_size,
+            "max_runs": self.max_runs,
+            **self.filters(),
+        }
+        with lasting_errors_fail_the_task():
+            if self.output_path is not None:
+                return self._write(self.output_path, self.hook.iter_runs(**asked), context)
+            runs = self.hook.list_runs(**asked)
+            self.push_link(context, runs)
+            self.log.info("Found %d runs.", len(runs))
+            return _small_enough([run.to_dict() for run in runs])
+
+    def _write(self, output_path: str, runs: Iterator[Run], context: Context) -> dict[str, Any]:
+        path = object_storage_path(output_path)
+        if path.protocol in ("file", "local", ""):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        count = 0
+        try:
+            with path.open("wb") as file:
+                for run in runs:
+                    if count == 0:
+                        self.push_link(context, [run])
+                    file.write(json.dumps(run.to_dict(), ensure_ascii=False).encode() + b"\n")
+                    count += 1
+        except BaseException:
+            path.unlink(missing_ok=True)  # half a list must not pass for a whole one
+            raise
+        self.log.info("Wrote %d runs to %s.", count, output_path)
+        return {"path": output_path, "count": count}
+
+
+def _small_enough(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from airflow_provider_pai.api import PaiUsageError
+
+    size = len(json.dumps(records))
+    if size > XCOM_BYTES:
+        raise PaiUsageError(
+            f"{len(records)} runs are {size:,} bytes of JSON, more than the {XCOM_BYTES:,} that go to XCom. "
+            "Give output_path to write them to object storage, narrow the filters, or set max_runs or "
+            "verbose=False."
+        )
+    return records
