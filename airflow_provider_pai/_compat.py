@@ -57,7 +57,7 @@ __all__ = [
     "first_reschedule",
     "form_widgets",
     "object_storage_path",
-    "xcom_value",
+    "pushed_link",
 ]
 
 
@@ -75,10 +75,17 @@ def object_storage_path(path: str) -> Any:
     return _first("ObjectStoragePath", "airflow.sdk", "airflow.io.path")(path)
 
 
-def xcom_value(ti_key: Any, key: str) -> Any:
-    """Return what a task pushed under ``key``, asked from a worker (Airflow 3) or the webserver (2)."""
-    xcom = _first("XCom", "airflow.sdk.execution_time.xcom", "airflow.models.xcom")
-    return xcom.get_value(ti_key=ti_key, key=key)
+def pushed_link(operator: BaseOperator, ti_key: Any, key: str) -> str | None:
+    """Return the link a task pushed under ``key``.
+
+    Airflow 3 asks in the worker, of the operator that has just run, and keeps the answer; Airflow 2 asks
+    in the webserver, of a copy that never ran.
+    """
+    if hasattr(BaseOperatorLink, "xcom_key"):
+        link: str | None = getattr(operator, key, None)
+    else:
+        link = import_module("airflow.models.xcom").XCom.get_value(ti_key=ti_key, key=key)
+    return link
 
 
 def form_widgets(fields: dict[str, dict[str, Any]]) -> dict[str, Any]:

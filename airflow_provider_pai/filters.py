@@ -87,5 +87,6 @@ class RunFilterOperator(BaseOperator):
         """Let the task's PAI button open the first run's source."""
         settings = self.hook.settings
         url = console_url(runs, settings.region, settings.console_url)
+        setattr(self, LINK_KEY, url)
         if "ti" in context:  # not where somebody calls execute({}) to try a task out
             context["ti"].xcom_push(LINK_KEY, url)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow_provider_pai._compat import BaseOperator, BaseOperatorLink, xcom_value
+from airflow_provider_pai._compat import BaseOperator, BaseOperatorLink, pushed_link
 from airflow_provider_pai.api.errors import PaiConfigurationError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.signing import percent_encode
@@ -58,4 +58,4 @@ class PaiRunLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Return the link that the task pushed, or nothing before it has run."""
-        return xcom_value(ti_key, LINK_KEY) or ""
+        return pushed_link(operator, ti_key, LINK_KEY) or ""

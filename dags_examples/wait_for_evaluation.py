@@ -1,0 +1,50 @@
+"""Wait until somebody's evaluation is there.
+
+Shows `PaiRunSensor` waiting for one run that was created in this DAG run's day and carries the label
+`is_evaluation:true`, however late the label comes. It gives its worker back between polls
+(`mode="reschedule"`), fails after six hours, and hands the runs it found to the next task.
+
+Needs a connection `pai_default`. Nothing is written to PAI.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+
+from airflow_provider_pai.sensors import PaiRunSensor
+
+try:
+    from airflow.sdk import dag, task
+except ImportError:  # Airflow 2
+    from airflow.decorators import dag, task
+
+
+@dag(
+    schedule="@daily",
+    start_date=pendulum.datetime(2025, 1, 1, tz="UTC"),
+    catchup=False,
+    tags=["pai", "example"],
+    doc_md=__doc__,
+)
+def pai_wait_for_evaluation() -> None:
+    evaluated = PaiRunSensor(
+        task_id="wait_for_evaluation",
+        labels={"is_evaluation": "true"},
+        created_after="{{ data_interval_start }}",
+        mode="reschedule",
+        poke_interval=60,
+        timeout=timedelta(hours=6).total_seconds(),
+    )
+
+    @task
+    def report(runs: list[dict]) -> None:
+        """Print what was found."""
+        for run in runs:
+            print(run["name"], run["labels"], run["metrics"])
+
+    report(evaluated.output)
+
+
+pai_wait_for_evaluation()
