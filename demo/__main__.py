@@ -34,7 +34,7 @@ def table_of(runs: list[Run]) -> Table:
             run.name,
             "\n".join(f"{key}:{value}" for key, value in run.labels.items()),
             "\n".join(f"{key}={value}" for key, value in run.params.items()),
-            *(f"{record['metrics'][key]:.3f}" if key in record["metrics"] else "–" for key in metrics),
+            *(f"{record['metrics'][key]:.3f}" if key in record["metrics"] else "-" for key in metrics),
         )
     return table
 
@@ -55,7 +55,7 @@ def run_dag(home: Path, environment: dict[str, str]) -> None:
 def main() -> None:
     """Run everything and end by itself."""
     started = time.monotonic()
-    console = Console(width=110)  # as wide as the table, also where the output goes to a file
+    console = Console(width=120)  # as wide as the table, also where the output goes to a file
     home = fresh_home("demo")
     with emulator(home) as url:
         console.print(f"A local PAI listens on {url}. Airflow trains, evaluates and waits …")

@@ -1,0 +1,192 @@
+"""All example DAGs in Airflow's own web interface, beside a local PAI, until it is interrupted.
+
+make ui, or python -m demo.ui --port 9090
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import requests
+
+from airflow_provider_pai import api
+from demo.local import CHECKOUT, KEY, airflow_environment, emulator, fresh_home
+from demo.standalone import (
+    LOG,
+    LOOPBACK,
+    PASSWORD,
+    USER,
+    AirflowDiedError,
+    check,
+    free_port,
+    standalone,
+)
+
+START_SECONDS = 300
+EVALUATED = {
+    "resnet-50": {"accuracy": 0.912, "log_loss": 0.304},
+    "vit-small": {"accuracy": 0.934, "log_loss": 0.241},
+    "mobilenet-v3": {"accuracy": 0.887, "log_loss": 0.389},
+}
+
+
+def seed(pai_url: str) -> None:
+    """Leave a few evaluated runs in the local PAI, for the examples that only read."""
+    with api.PaiClient(pai_url, api.StaticCredential(api.Credential(**KEY))) as client:
+        workspace_id = client.run(api.get_default_workspace()).workspace_id
+        experiment_id = client.run(api.create_experiment("image-models", workspace_id=workspace_id))
+        for number, (name, metrics) in enumerate(EVALUATED.items(), start=1):
+            run = api.create_run(
+                experiment_id,
+                name=name,
+                labels={"is_evaluation": "true"},
+                source_type="TrainingService",  # what the button to the PAI console leads to
+                source_id=f"train{number:08}",
+            )
+            client.run(api.log_run_metrics(client.run(run), metrics))
+
+
+class Airflow:
+    """The REST API of the Airflow that is being started."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://{LOOPBACK}:{port}"
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy leads to this machine
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Send one request and return its JSON."""
+        answer = self._session.request(method, f"{self.url}{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def is_healthy(self) -> bool:
+        """Tell whether the web server answers and every component reports for work."""
+        with suppress(requests.RequestException):
+            health = self.call("GET", "/api/v2/monitor/health")
+            return all(component["status"] == "healthy" for component in health.values())
+        return False
+
+    def set_up(self, pai_url: str) -> None:
+        """Log in, and save a connection: unlike one in the environment it is seen and edited in the browser."""
+        login = {"username": USER, "password": PASSWORD}
+        token = self.call("POST", "/auth/token", login)["access_token"]
+        self._session.headers["Authorization"] = f"Bearer {token}"
+        connection = {
+            "connection_id": "pai_default",
+            "conn_type": "pai",
+            "description": "The local PAI of this demo",
+            "host": pai_url,
+            "login": KEY["access_key_id"],
+            "password": KEY["access_key_secret"],
+            "extra": json.dumps({"region": "cn-hangzhou"}),
+        }
+        self.call("POST", "/api/v2/connections", connection)
+
+    def import_errors(self) -> list[str]:
+        """Return what is wrong with the example DAGs."""
+        errors = self.call("GET", "/api/v2/importErrors")["import_errors"]
+        return [f"{error['filename']}: {error['stack_trace']}" for error in errors]
+
+    def has_dags(self) -> bool:
+        """Tell whether every example has been read."""
+        files = {path.name for path in (CHECKOUT / "dags_examples").glob("*.py")}
+        dags = self.call("GET", "/api/v2/dags")["dags"]
+        return files <= {dag["relative_fileloc"] for dag in dags} or bool(self.import_errors())
+
+    def unpause(self) -> None:
+        """Let the DAGs run that wait to be triggered; one with a schedule would start by itself."""
+        for dag in self.call("GET", "/api/v2/dags")["dags"]:
+            if dag["timetable_summary"] is None:
+                self.call("PATCH", f"/api/v2/dags/{dag['dag_id']}", {"is_paused": False})
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Refuse to run beside another one, as both would use the same files."""
+    (CHECKOUT / ".airflow").mkdir(exist_ok=True)
+    with (CHECKOUT / ".airflow" / "ui.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("Another `make ui` runs in this checkout; end that one first.") from None
+        yield
+
+
+def choose_port(wanted: int | None) -> int:
+    """Return Airflow's usual port, or any free one where that is taken; a port that was named has to be free."""
+    try:
+        return free_port(8080 if wanted is None else wanted)
+    except (OSError, OverflowError) as error:
+        if wanted is None:
+            return free_port()
+        raise SystemExit(f"Cannot listen on port {wanted}: {error}.") from None
+
+
+def serve(port: int, interrupted: threading.Event) -> None:
+    """Start everything, say where it is, and watch it until the interrupt.
+
+    :raises AirflowDiedError: Airflow did not start in time, or ended by itself.
+    """
+    home = fresh_home("ui")
+    print("Starting Airflow and a local PAI; this takes about half a minute …", flush=True)
+    with emulator(home) as pai_url:
+        seed(pai_url)
+        environment = airflow_environment(home, pai_url)
+        del environment["AIRFLOW_CONN_PAI_DEFAULT"]  # it would win over the saved one
+        environment["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "INFO"  # the tasks' logs are there to be read
+        with standalone(home, environment, port) as process:
+            deadline = time.monotonic() + START_SECONDS
+
+            def until(condition: Callable[[], bool]) -> bool:
+                while not interrupted.wait(0.5):
+                    check(process)
+                    if condition():
+                        return True
+                    if time.monotonic() > deadline:
+                        raise AirflowDiedError(f"Airflow was not ready after {START_SECONDS} s")
+                return False
+
+            airflow = Airflow(port)
+            if not until(airflow.is_healthy):
+                return
+            airflow.set_up(pai_url)
+            if not until(airflow.has_dags):
+                return
+            airflow.unpause()
+            print(*airflow.import_errors(), sep="\n", end="", file=sys.stderr)
+            print(f"Airflow: {airflow.url}  user: {USER}  password: {PASSWORD}  (Ctrl-C ends it)", flush=True)
+            while not interrupted.wait(1):
+                check(process)
+            print("Stopping …", flush=True)
+
+
+def main() -> None:
+    """Run the command line; ends with status 0 when interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m demo.ui", description=__doc__)
+    parser.add_argument("--port", type=int, help="0 picks a free one (default: 8080, or a free one)")
+    port = choose_port(parser.parse_args().port)
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not an exception: it could come while something is started or stopped, and leave that half done.
+        signal.signal(number, lambda *_: interrupted.set())
+    with only_one():
+        try:
+            serve(port, interrupted)
+        except (AirflowDiedError, requests.RequestException) as error:
+            log = CHECKOUT / ".airflow" / "ui" / LOG
+            print(log.read_text(errors="replace")[-5000:], file=sys.stderr)
+            raise SystemExit(f"{error}. The whole log is {log}.") from None
+
+
+if __name__ == "__main__":
+    main()
