@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_pai.emulator import PaiEmulator
+if TYPE_CHECKING:
+    from airflow_provider_pai.emulator import PaiEmulator
 
 
 @pytest.fixture
@@ -19,5 +21,8 @@ def pai_emulator() -> Iterator[PaiEmulator]:
             monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", pai_emulator.connection_uri)
             pai_emulator.add_run(labels={"is_evaluation": "true"}, metrics={"accuracy": 0.93})
     """
+    # Every pytest run of an environment loads this plugin; only a test that uses it pays for the server.
+    from airflow_provider_pai.emulator import PaiEmulator
+
     with PaiEmulator() as emulator:
         yield emulator

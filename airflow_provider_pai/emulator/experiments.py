@@ -1,0 +1,177 @@
+"""The operations on experiments and workspaces (FACTS, section 6; the official SDK's models)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .errors import PaiError, invalid, not_found
+from .paging import read_order, read_page
+from .parameters import Query
+from .records import answer as run_answer
+from .routes import Call, Service, answer, answer_both, operation, workspace
+
+ACCESSIBILITIES = ("PRIVATE", "PUBLIC")
+COLUMNS = {name: name for name in ("GmtCreateTime", "Name", "GmtModifiedTime", "ExperimentId")}
+
+
+@operation("POST", "experiments")
+def create_experiment(service: Service, call: Call) -> str:
+    """CreateExperiment."""
+    body = call.body
+    body.required("Name")
+    artifact_uri = body.text("ArtifactUri") or ""
+    if artifact_uri and not artifact_uri.startswith("oss://"):
+        raise invalid("ArtifactUri", "it must begin with oss://")
+    experiment_id = service.account.add_experiment(
+        body.name(),
+        workspace_id=workspace(service, body.required("WorkspaceId")),
+        accessibility=body.choice("Accessibility", ACCESSIBILITIES) or "PRIVATE",
+        artifact_uri=artifact_uri,
+        labels=body.labels(),
+    )
+    if service.quirks.hidden_experiment:
+        service.hidden_experiments[experiment_id] = service.quirks.hidden_experiment
+    return answer_both(call, ExperimentId=experiment_id)
+
+
+@operation("GET", "experiments/{ExperimentId}")
+def get_experiment(service: Service, call: Call) -> str:
+    """GetExperiment; with Verbose it tells the LatestRun."""
+    experiment_id, verbose = call.path["ExperimentId"], call.query.boolean("Verbose")
+    if service.hidden_experiments.get(experiment_id, 0) > 0:
+        service.hidden_experiments[experiment_id] -= 1
+        raise PaiError(404, "NotFoundErrorProblem", f"Experiment {experiment_id!r} is not visible yet.")
+    body = service.account.state.experiment(experiment_id)
+    if body is None:
+        raise not_found("Experiment", experiment_id)
+    return answer_both(call, **_experiment(service, call, body, verbose))
+
+
+def _experiment(service: Service, call: Call, body: dict[str, Any], verbose: bool) -> dict[str, Any]:
+    latest = service.account.state.latest_run(body["ExperimentId"]) if verbose else None
+    if latest is None:
+        return body
+    run = run_answer(latest, call.request_id, verbose=True, non_finite="string")
+    return {**body, "LatestRun": json.loads(run)}
+
+
+@operation("PUT", "experiments/{ExperimentId}")
+def update_experiment(service: Service, call: Call) -> str:
+    """UpdateExperiment: what the body does not name stays."""
+    name, accessibility = call.body.name(), call.body.choice("Accessibility", ACCESSIBILITIES)
+
+    def edit(body: dict[str, Any]) -> None:
+        body["Name"] = name or body["Name"]
+        body["Accessibility"] = accessibility or body["Accessibility"]
+
+    service.account.edit_experiment(call.path["ExperimentId"], edit)
+    return answer_both(call)
+
+
+@operation("DELETE", "experiments/{ExperimentId}")
+def delete_experiment(service: Service, call: Call) -> str:
+    """DeleteExperiment; its runs go with it, which the documentation leaves open."""
+    service.account.delete_experiment(call.path["ExperimentId"])
+    return answer_both(call)
+
+
+@operation("GET", "experiments")
+def list_experiment(service: Service, call: Call) -> str:
+    """ListExperiment: labels are `Key=Value` here; Name is a substring unless Options say otherwise."""
+    query = call.query
+    page, verbose = read_page(query, service.quirks), query.boolean("Verbose")
+    order = read_order(query, COLUMNS, service.quirks)
+    labels, exactly = _labels_filter(query), _match_name_exactly(query)
+    name = query.text("Name") or ""
+    found = [
+        body
+        for body in service.account.state.experiments(workspace(service, query.text("WorkspaceId")))
+        if (body["Name"] == name if name and exactly else name in body["Name"])
+        and labels <= {(entry["Key"], entry["Value"]) for entry in body["Labels"]}
+    ]
+    # Sorting is stable, so that insertion order breaks ties in the direction of the first field.
+    if order[0].descending:
+        found.reverse()
+    for column, descending in reversed(order):
+        found.sort(key=lambda body: str(body[column]), reverse=descending)
+    chosen = [] if page.blank else found[page.offset : page.offset + page.limit]
+    return answer(
+        call,
+        Experiments=[_experiment(service, call, body, verbose) for body in chosen],
+        **page.envelope(len(found)),
+    )
+
+
+def _labels_filter(query: Query) -> set[tuple[str, str]]:
+    labels = set()
+    for item in query.items("Labels"):
+        key, separator, value = item.partition("=")
+        if not separator:
+            raise invalid("Labels", f"{item!r} is not Key=Value")
+        labels.add((key, value))
+    return labels
+
+
+def _match_name_exactly(query: Query) -> bool:
+    try:
+        options = json.loads(query.text("Options") or "{}")
+    except ValueError:
+        raise invalid("Options", "it is not JSON") from None
+    return isinstance(options, dict) and str(options.get("match_name_exactly")).lower() == "true"
+
+
+@operation("POST", "experiments/{ExperimentId}/labels")
+def set_experiment_labels(service: Service, call: Call) -> str:
+    """SetExperimentLabels: sets these and keeps the others."""
+    labels = call.body.labels()
+    if labels is None:
+        raise invalid("Labels", "it is required")
+    service.account.label_experiment(call.path["ExperimentId"], labels)
+    return answer_both(call)
+
+
+@operation("DELETE", "experiments/{ExperimentId}/labels/{Key}")
+def delete_experiment_label(service: Service, call: Call) -> str:
+    """DeleteExperimentLabel; a label that is not there is no error."""
+
+    def edit(body: dict[str, Any]) -> None:
+        body["Labels"] = [entry for entry in body["Labels"] if entry["Key"] != call.path["Key"]]
+
+    service.account.edit_experiment(call.path["ExperimentId"], edit)
+    return answer_both(call)
+
+
+@operation("GET", "workspaces")
+def list_workspaces(service: Service, call: Call) -> str:
+    """ListWorkspaces, by PageNumber and PageSize (20); its order defaults to ASC."""
+    query = call.query
+    number = query.integer("PageNumber", least=1) or 1
+    size = query.integer("PageSize", least=1) or 20
+    sort_by = query.choice("SortBy", ("GmtCreateTime", "GmtModifiedTime"), "GmtCreateTime")
+    descending = query.choice("Order", ("ASC", "DESC"), "ASC") == "DESC"
+    name, status, ids = query.text("WorkspaceName"), query.text("Status"), query.items("WorkspaceIds")
+    found = [
+        body
+        for body in service.account.state.workspaces()
+        if (name or "") in body["WorkspaceName"]
+        and status in (None, body["Status"])
+        and (not ids or body["WorkspaceId"] in ids)
+    ]
+    found.sort(key=lambda body: str(body[sort_by]), reverse=descending)
+    chosen = found[(number - 1) * size : number * size]
+    if query.text("Fields") == "Id":
+        chosen = [{"WorkspaceId": body["WorkspaceId"]} for body in chosen]
+    return answer_both(call, Workspaces=chosen, TotalCount=len(found))
+
+
+@operation("GET", "defaultWorkspaces")
+def get_default_workspace(service: Service, call: Call) -> str:
+    """GetDefaultWorkspace; with Verbose it tells the Conditions of its creation."""
+    wanted = service.account.workspace_id
+    (body,) = (body for body in service.account.state.workspaces() if body["WorkspaceId"] == wanted)
+    body.pop("IsDefault")  # the official model has it in ListWorkspaces alone
+    body["Owner"] = {"UserId": body["Creator"], "UserKp": body["Creator"], "UserName": "emulator"}
+    if call.query.boolean("Verbose"):
+        body["Conditions"] = [{"Code": 200, "Message": "", "Type": "ENABLED"}]
+    return answer_both(call, **body)

@@ -1,0 +1,172 @@
+"""Quirks (how this PAI behaves where its documentation is silent) and faults (what goes wrong on demand)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+LONGEST = 120.0  # seconds that any fault may hold a connection
+
+
+@dataclass
+class Quirks:
+    """The open assumptions of FACTS, each a setting; assign to a field at any time.
+
+    A value outside a field's choices raises ValueError, an unknown field AttributeError.
+    """
+
+    page_token: Literal["offset", "index"] = "offset"
+    """What NextPageToken counts: runs, or pages."""
+    token_type: Literal["integer", "string"] = "integer"
+    """How NextPageToken is written; the spec says integer."""
+    last_token: Literal["0", "absent", "null"] = "0"
+    """NextPageToken when all was returned; the spec says 0."""
+    empty_pages: Literal["never", "between", "last"] = "never"
+    """Pages without entries but with a token: between any two pages, or one after the last entry."""
+    total_count: Literal["given", "absent"] = "given"
+    """Whether lists tell TotalCount, which the spec calls optional."""
+    max_results: int = 100
+    """The largest MaxResults or PageSize honoured."""
+    max_results_rule: Literal["clamp", "refuse"] = "clamp"
+    """What happens to a larger one: fewer results, or an error 400."""
+    update_labels: Literal["replace", "merge"] = "replace"
+    """What UpdateRun does with Labels and Params that it does not name."""
+    name_match: Literal["exact", "fuzzy"] = "exact"
+    """How Name filters: by equality, or as a substring."""
+    labels_filter: Literal["exact", "ignored"] = "exact"
+    """Whether ListRuns honours Labels."""
+    label_split: Literal["first", "last"] = "first"
+    """Which colon of `a:b:c` parts key and value in the Labels filter."""
+    created_filter: Literal["exact", "since", "prefix", "ignored"] = "exact"
+    """How the GmtCreateTime filter compares."""
+    order: Literal["honoured", "ignored"] = "honoured"
+    """Whether lists honour OrderBy, SortBy and Order; if not, the default order stays."""
+    missing_run: Literal["404", "200"] = "404"
+    """How GetRun answers for a missing run: an error, or a body without Name [tf]."""
+    hidden_experiment: int = 0
+    """How many GetExperiment requests after CreateExperiment say NotFoundErrorProblem [tf]."""
+    error_body: Literal["camel", "lower", "xml"] = "camel"
+    """Error bodies: `Code`, `code`, or XML `<Error>`."""
+    throttle_status: Literal[400, 429] = 400
+    """The HTTP status of throttling."""
+    non_finite: Literal["string", "null", "literal"] = "string"
+    """How a metric's NaN is written: `"NaN"`, `null`, or a bare `NaN`, which is not JSON."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _QUIRK_TYPES:
+            raise AttributeError(f"there is no quirk {name!r}")
+        hint = _QUIRK_TYPES[name]
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise ValueError(f"the quirk {name} is one of {get_args(hint)}, not {value!r}")
+        if hint is int and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise ValueError(f"the quirk {name} is a whole number, not {value!r}")
+        super().__setattr__(name, value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All quirks by name."""
+        return asdict(self)
+
+
+_QUIRK_TYPES = get_type_hints(Quirks)
+
+INSTEAD = frozenset(["throttle", "server_error", "error", "html", "body", "reset"])
+AROUND = frozenset(["reset_after", "truncate", "slow", "drip", "patch"])
+CHANGES = frozenset(["insert_run", "delete_run", "label_run", "unlabel_run"])
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong, for `times` requests of `action`, after `after` of them have passed.
+
+    ============== ============================================== ================================
+    kind           what happens                                   fields (and their defaults)
+    ============== ============================================== ================================
+    `throttle`     the code `Throttling.User`                     status (quirk), retry_after_ms
+    `server_error` a JSON error of the server                     status (503), code, message
+    `error`        any error                                      status (403), code, message
+    `html`         an HTML page                                   status (502)
+    `body`         these very bytes                               body, status (200), content_type
+    `reset`        the connection is reset before the operation
+    `reset_after`  the operation is carried out, then a reset
+    `truncate`     half the answer, then the connection closes
+    `slow`         the answer comes late                          delay in seconds
+    `drip`         the answer comes byte by byte                  delay in seconds between bytes
+    `patch`        fields of the good answer replaced or removed  fields, remove
+    `insert_run`   before the answer a run is added               run: arguments of `add_run`
+    `delete_run`   before the answer a run is deleted             run_id
+    `label_run`    before the answer a run is labelled            run_id, labels
+    `unlabel_run`  before the answer a label is taken off         run_id, key
+    ============== ============================================== ================================
+
+    The first six answer instead of the operation, unsigned requests too. The next five let it be
+    carried out. The last four come on top: a request may meet several of them and one of the others.
+    `times=None` lasts until the faults are cleared. Nothing holds a connection longer than 120 s.
+    """
+
+    kind: str
+    action: str | None = None
+    times: int | None = 1
+    after: int = 0
+    status: int | None = None
+    code: str | None = None
+    message: str | None = None
+    retry_after_ms: int | None = None
+    delay: float = 0.0
+    body: bytes | str = b""
+    content_type: str = "application/json"
+    fields: dict[str, Any] = field(default_factory=dict)
+    remove: list[str] = field(default_factory=list)
+    run: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in INSTEAD | AROUND | CHANGES:
+            known = ", ".join(sorted(INSTEAD | AROUND | CHANGES))
+            raise ValueError(f"there is no fault {self.kind!r}; known are {known}")
+        if self.times is not None and self.times < 1:
+            raise ValueError("a fault happens at least once: times must be 1 or more, or None")
+
+
+class FaultPlan:
+    """The faults that are still to come."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """Append copies of faults; of those that fit a request the earliest added comes first."""
+        with self._lock:
+            self._faults.extend(replace(fault) for fault in faults)
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        with self._lock:
+            self._faults.clear()
+
+    def due(self, action: str | None) -> tuple[list[Fault], Fault | None]:
+        """Take what is due for a request of `action`: the changes, and at most one other fault."""
+        changes: list[Fault] = []
+        chosen: Fault | None = None
+        with self._lock:
+            for fault in self._faults:
+                if fault.action not in (None, action):
+                    continue
+                if fault.after > 0:
+                    fault.after -= 1
+                elif fault.kind in CHANGES:
+                    changes.append(_used(fault))
+                elif chosen is None:
+                    chosen = _used(fault)
+            self._faults = [fault for fault in self._faults if fault.times is None or fault.times > 0]
+        return changes, chosen
+
+
+def _used(fault: Fault) -> Fault:
+    if fault.times is not None:
+        fault.times -= 1
+    return fault

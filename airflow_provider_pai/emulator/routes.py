@@ -1,0 +1,104 @@
+"""Which operation a request means, and what every operation works on and answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, unquote_plus
+
+from .account import Account
+from .errors import not_found
+from .faults import Quirks
+from .parameters import Body, Query
+from .records import dumps
+
+PREFIX = "/api/v1/"
+
+
+@dataclass
+class Service:
+    """What an operation works on: the account, how PAI behaves, and what is not visible yet."""
+
+    account: Account
+    quirks: Quirks
+    hidden_experiments: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to an operation; `path` holds the values of the path's names."""
+
+    action: str
+    path: dict[str, str]
+    query: Query
+    raw_body: bytes
+    request_id: str
+
+    @property
+    def body(self) -> Body:
+        """The JSON object of the body."""
+        return Body(self.raw_body)
+
+
+Operation = Callable[[Service, Call], str]
+_OPERATIONS: dict[str, tuple[str, list[str], Operation]] = {}
+
+
+def operation(method: str, path: str) -> Callable[[Operation], Operation]:
+    """Register an operation under its PAI name, which is the function's name in CamelCase."""
+
+    def register(function: Operation) -> Operation:
+        action = "".join(word.capitalize() for word in function.__name__.split("_"))
+        _OPERATIONS[action] = method, path.split("/"), function
+        return function
+
+    return register
+
+
+def route(method: str, raw_path: str) -> tuple[str, dict[str, str]] | None:
+    """The operation that a method and a raw path mean, and the values in the path."""
+    path = raw_path.partition("?")[0]
+    if not path.startswith(PREFIX):
+        return None
+    segments = path[len(PREFIX) :].split("/")
+    for action, (its_method, pattern, _) in _OPERATIONS.items():
+        if its_method == method and len(pattern) == len(segments):
+            pairs = list(zip(pattern, segments, strict=True))
+            if all(name.startswith("{") or name == segment for name, segment in pairs):
+                return action, {name[1:-1]: unquote(value) for name, value in pairs if name[0] == "{"}
+    return None
+
+
+def read_query(raw_path: str) -> dict[str, str]:
+    """Decode a query string; of a repeated parameter the last one counts."""
+    pairs = (pair.partition("=") for pair in raw_path.partition("?")[2].split("&") if pair)
+    return {unquote_plus(name): unquote_plus(value) for name, _, value in pairs}
+
+
+def perform(service: Service, call: Call) -> str:
+    """Carry out an operation and return its answer, JSON text.
+
+    :raises PaiError: when it is refused.
+    """
+    return _OPERATIONS[call.action][2](service, call)
+
+
+def answer(call: Call, **fields: Any) -> str:
+    """A success body."""
+    return dumps({"requestId": call.request_id, **fields})
+
+
+def answer_both(call: Call, **fields: Any) -> str:
+    """A success body of an operation whose request id the official SDK reads as `RequestId`."""
+    return answer(call, RequestId=call.request_id, **fields)
+
+
+def workspace(service: Service, workspace_id: str | None) -> str:
+    """The workspace that is meant: the default one when none is named."""
+    account = service.account
+    if workspace_id is None:
+        return account.workspace_id
+    if workspace_id not in [body["WorkspaceId"] for body in account.state.workspaces()]:
+        raise not_found("Workspace", workspace_id)
+    return workspace_id

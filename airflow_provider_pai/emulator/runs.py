@@ -1,0 +1,150 @@
+"""The operations on runs (FACTS, sections 5 and 6; ListRuns as the specification has it)."""
+
+from __future__ import annotations
+
+from .errors import invalid, not_found
+from .faults import Quirks
+from .listing import Condition, RunSearch
+from .paging import read_order, read_page
+from .parameters import Query
+from .records import Run, dumps, spell_non_finite
+from .records import answer as run_answer
+from .routes import Call, Service, answer, answer_both, operation, workspace
+
+SOURCE_TYPES = ("", "TrainingService", "DLC")
+COLUMNS = {"GmtCreateTime": "created", "Name": "name"}
+
+
+@operation("GET", "runs")
+def list_runs(service: Service, call: Call) -> str:
+    """ListRuns: see the specification."""
+    query, quirks = call.query, service.quirks
+    verbose = query.boolean("Verbose")
+    page = read_page(query, quirks)
+    search = RunSearch(
+        workspace_id=workspace(service, query.text("WorkspaceId")),
+        order=read_order(query, COLUMNS, quirks),
+        labels=_labels_filter(query, quirks),
+        conditions=_conditions(service, query),
+    )
+    found, total = service.account.state.search(search, page.offset, 0 if page.blank else page.limit)
+    runs = ",".join(
+        run_answer(rendered, call.request_id, verbose=verbose, non_finite=quirks.non_finite)
+        for rendered in found
+    )
+    envelope = dumps({"requestId": call.request_id, **page.envelope(total)})
+    return f'{envelope[:-1]},"Runs":[{runs}]}}'
+
+
+def _labels_filter(query: Query, quirks: Quirks) -> tuple[tuple[str, str], ...]:
+    """Read `key:value,key:value`; a value may hold colons, as the quirk `label_split` has it."""
+    labels = []
+    for item in query.items("Labels"):
+        if ":" not in item:
+            raise invalid("Labels", f"{item!r} is not key:value")
+        key, value = item.split(":", 1) if quirks.label_split == "first" else item.rsplit(":", 1)
+        labels.append((key, value))
+    return () if quirks.labels_filter == "ignored" else tuple(labels)
+
+
+def _conditions(service: Service, query: Query) -> tuple[Condition, ...]:
+    quirks = service.quirks
+    experiment_id = query.text("ExperimentId")
+    if experiment_id and service.account.state.experiment(experiment_id) is None:
+        raise not_found("Experiment", experiment_id)
+    created = query.text("GmtCreateTime")
+    if quirks.created_filter in ("exact", "since"):
+        created = query.time("GmtCreateTime")
+    comparison = {"exact": "equals", "since": "since", "prefix": "begins", "ignored": ""}
+    wanted = [
+        ("experiment_id", "equals", experiment_id),
+        ("name", "equals" if quirks.name_match == "exact" else "contains", query.text("Name")),
+        ("source_type", "equals", query.choice("SourceType", SOURCE_TYPES, "")),
+        ("source_id", "equals", query.text("SourceId")),
+        ("created", comparison[quirks.created_filter], created),
+    ]
+    return tuple(Condition(column, how, value) for column, how, value in wanted if how and value)
+
+
+@operation("GET", "runs/{RunId}")
+def get_run(service: Service, call: Call) -> str:
+    """GetRun: a flat Run, with details when Verbose."""
+    verbose = call.query.boolean("Verbose")
+    rendered = service.account.state.run(call.path["RunId"])
+    if rendered is None:
+        if service.quirks.missing_run == "200":
+            return answer_both(call)
+        raise not_found("Run", call.path["RunId"])
+    run = run_answer(rendered, call.request_id, verbose=verbose, non_finite=service.quirks.non_finite)
+    return f'{run[:-1]},"requestId":"{call.request_id}"}}'
+
+
+@operation("POST", "runs")
+def create_run(service: Service, call: Call) -> str:
+    """CreateRun."""
+    body = call.body
+    run_id = service.account.add_run(
+        body.name(),
+        experiment_id=body.required("ExperimentId"),
+        labels=body.labels(),
+        params=body.params(),
+        source_type=body.choice("SourceType", SOURCE_TYPES),
+        source_id=body.text("SourceId"),
+    )
+    return answer(call, RunId=run_id)
+
+
+@operation("PUT", "runs/{RunId}")
+def update_run(service: Service, call: Call) -> str:
+    """UpdateRun: what the body does not name stays."""
+    body = call.body
+    name, labels, params = body.name(), body.labels(), body.params()
+    replace = service.quirks.update_labels == "replace"
+
+    def edit(run: Run) -> None:
+        run.name = name or run.name
+        if labels is not None:
+            if replace:
+                run.labels = {key: label for key, label in run.labels.items() if key in labels}
+            run.label(labels, run.modified)
+        if params is not None:
+            run.params = params if replace else {**run.params, **params}
+
+    service.account.edit_run(call.path["RunId"], edit)
+    return answer(call)
+
+
+@operation("DELETE", "runs/{RunId}")
+def delete_run(service: Service, call: Call) -> str:
+    """DeleteRun."""
+    service.account.delete_run(call.path["RunId"])
+    return answer(call)
+
+
+@operation("DELETE", "runs/{RunId}/labels/{Key}")
+def delete_run_label(service: Service, call: Call) -> str:
+    """DeleteRunLabel; a label that is not there is no error, which the documentation leaves open."""
+    service.account.unlabel_run(call.path["RunId"], call.path["Key"])
+    return answer(call)
+
+
+@operation("POST", "runs/{RunId}/metrics/action/log")
+def log_run_metrics(service: Service, call: Call) -> str:
+    """LogRunMetrics; without a Step it is 0, without a Timestamp it is now, in milliseconds."""
+    metrics = call.body.metrics(timestamp=int(service.account.clock.now() * 1000))
+    service.account.log_metrics(call.path["RunId"], metrics)
+    return answer(call)
+
+
+@operation("GET", "runs/{RunId}/metrics")
+def list_run_metrics(service: Service, call: Call) -> str:
+    """ListRunMetrics: the whole history of a key, in the order it was logged."""
+    run_id, key, page = call.path["RunId"], call.query.required("Key"), read_page(call.query, service.quirks)
+    state = service.account.state
+    if state.run(run_id) is None:
+        raise not_found("Run", run_id)
+    found, total = state.metric_history(run_id, key, page.offset, 0 if page.blank else page.limit)
+    envelope = page.envelope(total)
+    envelope.pop("TotalCount", None)  # this operation has none
+    metrics = spell_non_finite(dumps([metric.entry() for metric in found]), service.quirks.non_finite)
+    return f'{answer(call, **envelope)[:-1]},"Metrics":{metrics}}}'
