@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
         Context,
         PokeReturnValue,
     )
-    from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+    from airflow.sdk.bases.branch import BranchMixIn
+    from airflow.sdk.exceptions import (
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+    )
+    from airflow.triggers.base import BaseEventTrigger, BaseTrigger, StartTriggerArgs
 
 
 def _first(name: str, *modules: str) -> Any:
@@ -37,37 +46,91 @@ if not TYPE_CHECKING:
     BaseOperator = _first("BaseOperator", "airflow.sdk", "airflow.models.baseoperator")
     BaseOperatorLink = _first("BaseOperatorLink", "airflow.sdk", "airflow.models.baseoperatorlink")
     BaseSensorOperator = _first("BaseSensorOperator", "airflow.sdk", "airflow.sensors.base")
-    PokeReturnValue = _first("PokeReturnValue", "airflow.sdk", "airflow.sensors.base")
-    AirflowFailException = _first("AirflowFailException", "airflow.sdk.exceptions", "airflow.exceptions")
-    AirflowNotFoundException = _first(
-        "AirflowNotFoundException", "airflow.sdk.exceptions", "airflow.exceptions"
+    BranchMixIn = _first(
+        "BranchMixIn",
+        "airflow.sdk.bases.branch",
+        "airflow.providers.standard.operators.branch",
+        "airflow.operators.branch",
     )
+    PokeReturnValue = _first("PokeReturnValue", "airflow.sdk", "airflow.sensors.base")
+    _exceptions = ("airflow.sdk.exceptions", "airflow.exceptions")
+    AirflowFailException = _first("AirflowFailException", *_exceptions)
+    AirflowNotFoundException = _first("AirflowNotFoundException", *_exceptions)
+    AirflowSensorTimeout = _first("AirflowSensorTimeout", *_exceptions)
+    AirflowSkipException = _first("AirflowSkipException", *_exceptions)
+    BaseTrigger = _first("BaseTrigger", "airflow.triggers.base")
+    StartTriggerArgs = _first("StartTriggerArgs", "airflow.triggers.base")
+    try:
+        BaseEventTrigger = _first("BaseEventTrigger", "airflow.triggers.base")
+    except ImportError:  # Airflow 2 has no asset watchers
+        BaseEventTrigger = None
     Context = dict  # only ever an annotation
 
+SHARES_POLLS = hasattr(BaseEventTrigger, "shared_stream_key")
+"""Whether triggers can share a poll (3.3): then a deferred task's trigger is an event trigger too."""
+
+DeferralTrigger = BaseEventTrigger if SHARES_POLLS else BaseTrigger
+
 __all__ = [
+    "SHARES_POLLS",
     "AirflowFailException",
     "AirflowNotFoundException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "BaseEventTrigger",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
     "BaseSensorOperator",
+    "BranchMixIn",
     "Context",
+    "DeferralTrigger",
     "PokeReturnValue",
+    "StartTriggerArgs",
     "aget_connection",
+    "default_deferrable",
     "first_reschedule",
     "form_widgets",
     "object_storage_path",
     "pushed_link",
+    "task_success",
+    "trigger_event",
 ]
 
 
-async def aget_connection(conn_id: str) -> Connection:
-    """Return a connection without blocking the event loop: from 3.1 on, others take a thread."""
-    if hasattr(BaseHook, "aget_connection"):
-        return await BaseHook.aget_connection(conn_id)
-    import asyncio
+async def aget_connection(conn_id: str) -> tuple[Connection, dict[str, Any]]:
+    """Return a connection and its extras without blocking the event loop.
 
-    return await asyncio.to_thread(BaseHook.get_connection, conn_id)
+    Until 3.3.2 Airflow's own async way masks secrets with a sync call, which can dead-lock a triggerer
+    (airflow FACTS 3); there the sync way runs in asgiref's thread, which its sync calls find back from.
+    """
+    connection = _first("Connection", "airflow.sdk", "airflow.models.connection")
+    if hasattr(connection, "aextra_dejson"):
+        found = await BaseHook.aget_connection(conn_id)
+        return found, await found.aextra_dejson()
+
+    def look_up() -> tuple[Connection, dict[str, Any]]:
+        found = BaseHook.get_connection(conn_id)
+        return found, found.extra_dejson
+
+    return await sync_to_async(look_up)()
+
+
+def default_deferrable() -> bool:
+    """Return ``[operators] default_deferrable``."""
+    conf = _first("conf", "airflow.sdk.configuration", "airflow.configuration")
+    deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
+    return deferrable
+
+
+def trigger_event(payload: Any) -> Any:
+    """Return an event that resumes a deferred task, or an asset event."""
+    return _first("TriggerEvent", "airflow.triggers.base")(payload)
+
+
+def task_success(xcoms: dict[str, Any]) -> Any:
+    """Return an event that ends a deferred task with these XComs, without a worker."""
+    return _first("TaskSuccessEvent", "airflow.triggers.base")(xcoms=xcoms)
 
 
 def object_storage_path(path: str) -> Any:

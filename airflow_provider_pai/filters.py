@@ -1,4 +1,4 @@
-"""What every task that asks for runs shares: the filters as templated arguments, and the hook."""
+"""What tasks share: the connection, the hook and the link, and the filters of those that ask for runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_provider_pai.api import Run
     from airflow_provider_pai.hooks import PaiHook
 
-__all__ = ["RunFilterOperator"]
+__all__ = ["FILTERS", "PaiOperator", "RunFilterOperator"]
 
 FILTERS = (
     *("workspace_id", "experiment_id", "name", "source_type", "source_id", "labels"),
@@ -22,11 +22,43 @@ FILTERS = (
 )
 
 
-class RunFilterOperator(BaseOperator):
-    """Base of the tasks that ask for runs. All filters are templated and must all hold.
+class PaiOperator(BaseOperator):
+    """Base of every task that talks to PAI.
 
     :param pai_conn_id: the Airflow connection to use.
     :param region: overrides the connection's region.
+    """
+
+    template_fields: Sequence[str] = ("pai_conn_id", "region")
+    operator_extra_links = (PaiRunLink(),)
+    ui_color = "#fff1e6"
+
+    def __init__(self, *, pai_conn_id: str = "pai_default", region: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pai_conn_id = pai_conn_id
+        self.region = region
+
+    @cached_property
+    def hook(self) -> PaiHook:
+        """The hook, made when the task runs."""
+        from airflow_provider_pai.hooks import PaiHook
+
+        return PaiHook(self.pai_conn_id, region=self.region)
+
+    def push_link(self, context: Any, runs: Sequence[Run]) -> None:
+        """Let the task's PAI button open the first run's source."""
+        settings = self.hook.settings
+        url = console_url(runs, settings.region, settings.console_url)
+        setattr(self, LINK_KEY, url)
+        if "ti" in context:  # not where somebody calls execute({}) to try a task out
+            context["ti"].xcom_push(LINK_KEY, url)
+
+
+class RunFilterOperator(PaiOperator):
+    """Base of the tasks that ask for runs. All filters are templated and must all hold.
+
+    Takes ``pai_conn_id`` and ``region`` of :class:`PaiOperator`, and:
+
     :param workspace_id: overrides the connection's workspace.
     :param experiment_id: only runs of this experiment.
     :param name: only runs of exactly this name.
@@ -38,16 +70,12 @@ class RunFilterOperator(BaseOperator):
     :param order_by: ``GmtCreateTime`` and ``Name``, each ``ASC`` or ``DESC``.
     """
 
-    template_fields: Sequence[str] = ("pai_conn_id", "region", *FILTERS)
+    template_fields: Sequence[str] = (*PaiOperator.template_fields, *FILTERS)
     template_fields_renderers = {"labels": "json"}  # noqa: RUF012 - Airflow's own way
-    operator_extra_links = (PaiRunLink(),)
-    ui_color = "#fff1e6"
 
     def __init__(
         self,
         *,
-        pai_conn_id: str = "pai_default",
-        region: str | None = None,
         workspace_id: str | None = None,
         experiment_id: str | None = None,
         name: str | None = None,
@@ -60,8 +88,6 @@ class RunFilterOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.pai_conn_id = pai_conn_id
-        self.region = region
         self.workspace_id = workspace_id
         self.experiment_id = experiment_id
         self.name = name
@@ -72,21 +98,6 @@ class RunFilterOperator(BaseOperator):
         self.created_before = created_before
         self.order_by = order_by
 
-    @cached_property
-    def hook(self) -> PaiHook:
-        """The hook, made when the task runs."""
-        from airflow_provider_pai.hooks import PaiHook
-
-        return PaiHook(self.pai_conn_id, region=self.region)
-
     def filters(self) -> dict[str, Any]:
         """Return the filters as they are once the task's templates are rendered."""
         return {name: getattr(self, name) for name in FILTERS}
-
-    def push_link(self, context: Any, runs: Sequence[Run]) -> None:
-        """Let the task's PAI button open the first run's source."""
-        settings = self.hook.settings
-        url = console_url(runs, settings.region, settings.console_url)
-        setattr(self, LINK_KEY, url)
-        if "ti" in context:  # not where somebody calls execute({}) to try a task out
-            context["ti"].xcom_push(LINK_KEY, url)

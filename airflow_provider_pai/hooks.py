@@ -105,11 +105,15 @@ class PaiHook(BaseHook):
 
         Looking the connection up does not block the event loop.
         """
-        if "settings" not in self.__dict__:
-            conn = await aget_connection(self.pai_conn_id)
-            self.settings = connection.Settings.of(conn, conn.extra_dejson, self.region)
-        async with api.AsyncPaiClient(self.settings.endpoint, self.settings.credentials) as client:
+        settings = await self.asettings()
+        async with api.AsyncPaiClient(settings.endpoint, settings.credentials) as client:
             yield client
+
+    async def asettings(self) -> connection.Settings:
+        """Read the connection anew, without blocking the event loop, and return what it means now."""
+        conn, extra = await aget_connection(self.pai_conn_id)
+        self.settings = connection.Settings.of(conn, extra, self.region)
+        return self.settings
 
     def close(self) -> None:
         """Close the client's connections, where one was made."""

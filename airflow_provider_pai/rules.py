@@ -1,32 +1,247 @@
-"""Data that decides: are the awaited runs there?
+"""Data that decides: are the awaited runs there, and are their metrics good enough?
 
-A condition is plain data. It decides over runs that somebody else fetched, so it means the same wherever
-it is asked: in a worker that pokes, in one that was rescheduled, and in a triggerer.
+A condition or a rule is plain data. It decides over runs that somebody else fetched, so it means the same
+wherever it is asked: in a worker that pokes, in one that was rescheduled, and in a triggerer.
+
+A metric rule is a text::
+
+    rule       = [ reading ] comparison ( number | "baseline" [ ( "+" | "-" | "*" ) number ] )
+    reading    = "last" | "max" | "min" | "step" whole-number
+    comparison = ">=" | ">" | "<=" | "<" | "=="
+
+such as ``">= 0.90"``, ``">= baseline + 0.01"`` or ``"max >= 0.9"``. Numbers are compared exactly, as the
+decimals they are written as: 0.93 is ``>= 0.92 + 0.01``, which binary fractions would deny.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import math
+import operator
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
 from airflow_provider_pai.api.errors import PaiUsageError
-from airflow_provider_pai.api.models import Run
+from airflow_provider_pai.api.models import Metric, Run, json_number
 from airflow_provider_pai.api.query import RunQuery
 
-__all__ = ["RunCondition"]
+__all__ = ["Judgement", "MetricRule", "MetricRules", "RunCondition", "flaw", "parse_rules", "wait_rules"]
+
+MetricRules = Mapping[str, str | Sequence[str]]
+"""What a user writes: each metric's rule, or a list of rules that must all be met."""
+
+COMPARISONS = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+    "==": operator.eq,
+}
+OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+LONGEST_RULE = 200
+NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?(?![\w.])"
+
+
+class Judgement(NamedTuple):
+    """Whether one value meets one rule; ``limit`` is what it was compared with."""
+
+    passed: bool
+    limit: float | None
+    reason: str
+
+
+class MetricRule(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule for one metric; ``str()`` gives its text, which parses to an equal rule."""
+
+    metric: str
+    comparison: str
+    number: str = ""
+    """As it was written: what to compare with, or the offset or factor of the baseline."""
+    baseline: bool = False
+    operator: str = ""
+    reading: str = "last"
+    step: int | None = None
+
+    def __str__(self) -> str:
+        reading = {"last": "", "step": f"step {self.step}"}.get(self.reading, self.reading)
+        baseline = "baseline" if self.baseline else ""
+        parts = (reading, self.comparison, baseline, self.operator, self.number)
+        return " ".join(part for part in parts if part)
+
+    @property
+    def wanted(self) -> str:
+        """Which value this rule speaks of, for people: ``max of accuracy``."""
+        return {
+            "last": self.metric,
+            "step": f"{self.metric} at step {self.step}",
+        }.get(self.reading, f"{self.reading} of {self.metric}")
+
+    def value_in(self, metrics: Iterable[Metric]) -> float | None:
+        """Return the value this rule speaks of, or ``None`` where there is none.
+
+        A step that was logged twice counts once, as it was logged last; a metric without a step is at step
+        0. One NaN makes ``max`` and ``min`` NaN: nobody knows what would have been there.
+        """
+        steps: dict[int, float] = {}
+        ours = [metric for metric in metrics if metric.key == self.metric]
+        for metric in sorted(ours, key=lambda metric: (metric.step or 0, metric.timestamp or 0)):
+            steps[metric.step or 0] = metric.value
+        values = list(steps.values())
+        if self.reading == "step":
+            return steps.get(self.step or 0)
+        if not values or self.reading == "last":
+            return values[-1] if values else None
+        if any(math.isnan(value) for value in values):
+            return math.nan
+        return max(values) if self.reading == "max" else min(values)
+
+    def judge(self, value: float | None, baseline: float | None = None) -> Judgement:
+        """Compare a value, and say why it passes or not; what is missing or not finite never passes."""
+        unfit = flaw("the run", self.wanted, value)
+        if unfit is None and self.baseline:
+            unfit = flaw("the baseline", self.wanted, baseline)
+        if unfit is not None or value is None:
+            return Judgement(False, None, str(unfit))
+        exact_limit = self._limit(baseline)
+        try:
+            limit = float(exact_limit)
+        except OverflowError:
+            return Judgement(False, None, f"{self} is beyond what a number can be, with baseline {baseline}")
+        passed = COMPARISONS[self.comparison](_exact(value), exact_limit)
+        reason = f"{value!r} is{'' if passed else ' not'} {self.comparison} {limit!r}"
+        if self.operator:
+            reason += f" (baseline {baseline!r} {self.operator} {self.number})"
+        return Judgement(passed, limit, reason)
+
+    def _limit(self, baseline: float | None) -> Fraction:
+        if not self.baseline or baseline is None:
+            return Fraction(self.number)
+        if not self.operator:
+            return _exact(baseline)
+        limit: Fraction = OPERATORS[self.operator](_exact(baseline), Fraction(self.number))
+        return limit
+
+
+def flaw(whose: str, wanted: str, value: float | None) -> str | None:
+    """Return why a value cannot be compared at all, or ``None``."""
+    if value is None:
+        return f"{whose} has no {wanted}"
+    return None if math.isfinite(value) else f"{wanted} of {whose} is {json_number(value)}"
+
+
+def _exact(value: float) -> Fraction:
+    return Fraction(repr(float(value)))  # the shortest decimal: what PAI shows, and what people compare
+
+
+def parse_rules(metrics: MetricRules) -> list[MetricRule]:
+    """Return the rules of ``{metric: text}``, where several texts may stand in a list.
+
+    :raises PaiUsageError: what is no rule, with the place of the mistake marked.
+    """
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise PaiUsageError(
+            f"metrics={metrics!r} holds no rules; write a dict such as {{'accuracy': '>= 0.9'}}."
+        )
+    rules = []
+    for metric, texts in metrics.items():
+        if not isinstance(metric, str) or not metric:
+            raise PaiUsageError(f"metrics has {metric!r} for a metric; write its key as text.")
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, Sequence) or not texts:
+            raise PaiUsageError(
+                f"metrics[{metric!r}]={texts!r} is no rule; write a text such as '>= 0.9', or a list of them."
+            )
+        rules += [_Scanner(metric, text).rule() for text in texts]
+    return rules
+
+
+class _Scanner:
+    """Reads one rule from left to right."""
+
+    def __init__(self, metric: str, text: str) -> None:
+        if not isinstance(text, str) or len(text) > LONGEST_RULE:
+            raise PaiUsageError(f"metrics[{metric!r}]: {text!r} is no rule; write a text such as '>= 0.9'.")
+        self.metric = metric
+        self.text = text
+        self.at = 0
+
+    def rule(self) -> MetricRule:
+        found: dict[str, Any] = {"metric": self.metric}
+        found["reading"] = self._take(r"(?:last|max|min|step)\b") or "last"
+        if found["reading"] == "step":
+            found["step"] = int(self._need(r"[0-9]{1,18}\b", "the number of a step"))
+        found["comparison"] = self._need(r">=|<=|==|>|<", f"one of {', '.join(COMPARISONS)}")
+        if self._take(r"baseline\b"):
+            found["baseline"] = True
+            found["operator"] = self._take(r"[+*-]") or ""
+            if found["operator"]:
+                found["number"] = self._number("", "a number without a sign")
+        else:
+            found["number"] = self._number("[+-]?", "a number or 'baseline'")
+        self._need(r"\Z", "nothing more" if found.get("number") else "the end, or one of + - *")
+        return MetricRule(**found)
+
+    def _take(self, pattern: str) -> str | None:
+        while self.text[self.at : self.at + 1].isspace():
+            self.at += 1
+        found = re.compile(pattern).match(self.text, self.at)
+        if found is None:
+            return None
+        self.at = found.end()
+        return found.group()
+
+    def _need(self, pattern: str, wanted: str) -> str:
+        found = self._take(pattern)
+        if found is None:
+            self._refuse(wanted)
+        return found
+
+    def _number(self, sign: str, wanted: str) -> str:
+        number = self._need(sign + NUMBER, wanted)
+        if not math.isfinite(float(number)):
+            self.at -= len(number)
+            self._refuse("a number that is not beyond all bounds")
+        return number
+
+    def _refuse(self, wanted: str) -> NoReturn:
+        shown = re.sub(r"\s", " ", self.text)
+        raise PaiUsageError(
+            f"metrics[{self.metric!r}]: expected {wanted}:\n    {shown}\n    {' ' * self.at}^\n"
+            "Rules are such as '>= 0.9', '< baseline', '>= baseline + 0.01', '<= baseline * 0.95', "
+            "'max >= 0.9' or 'step 10 >= 0.9'."
+        )
+
+
+def wait_rules(metrics: MetricRules) -> list[MetricRule]:
+    """Return the rules of a wait, which sees the last value of each metric and no baseline.
+
+    :raises PaiUsageError: as :func:`parse_rules`, and for a rule that a wait cannot decide.
+    """
+    rules = parse_rules(metrics)
+    for rule in rules:
+        if rule.baseline or rule.reading != "last":
+            raise PaiUsageError(
+                f"metrics[{rule.metric!r}]: a wait cannot decide {str(rule)!r}: each look sees the last "
+                "values of runs, and no baseline. Wait for a number, then let PaiRunGateOperator decide."
+            )
+    return rules
 
 
 class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
     """Wait until ``min_runs`` runs match ``query``; hand on the first ``max_runs`` of them.
 
-    :raises PaiUsageError: bounds that no listing can meet.
+    With ``metrics`` only those runs count whose last values meet these rules.
+
+    :raises PaiUsageError: bounds that no listing can meet, or rules that a wait cannot decide.
     """
 
     query: RunQuery
     min_runs: int = 1
     max_runs: int = 100
+    metrics: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.min_runs < 1:
@@ -37,13 +252,27 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
             raise PaiUsageError(
                 f"max_runs={self.max_runs} is less than min_runs={self.min_runs}; raise it, or leave it out."
             )
+        if self.metrics is not None:
+            wait_rules(self.metrics)
+            if not self.query.needs_details:
+                raise PaiUsageError("metrics are not listed with verbose=False; leave it out.")
+
+    @property
+    def enough(self) -> int | None:
+        """How many runs that match the query a listing needs to bring; ``None`` where metrics choose."""
+        return self.max_runs if self.metrics is None else None
 
     def met_by(self, runs: Iterable[Run]) -> list[dict[str, Any]] | None:
         """Return the compact form of the awaited runs, or ``None`` while there are too few.
 
         ``runs`` come in the query's order and may hold others, which do not count.
         """
-        matching = [run for run in runs if self.query.matches(run)]
-        if len(matching) < self.min_runs:
+        rules = [] if self.metrics is None else wait_rules(self.metrics)
+        awaited = [run for run in runs if self.query.matches(run) and _meets(run, rules)]
+        if len(awaited) < self.min_runs:
             return None
-        return [run.to_dict() for run in matching[: self.max_runs]]
+        return [run.to_dict() for run in awaited[: self.max_runs]]
+
+
+def _meets(run: Run, rules: Iterable[MetricRule]) -> bool:
+    return all(rule.judge(rule.value_in(run.metrics)).passed for rule in rules)

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._compat import BaseSensorOperator, PokeReturnValue, first_reschedule
-from airflow_provider_pai.filters import RunFilterOperator
-from airflow_provider_pai.links import PaiRunLink
+from airflow_provider_pai._compat import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    StartTriggerArgs,
+    default_deferrable,
+    first_reschedule,
+)
+from airflow_provider_pai.filters import FILTERS, RunFilterOperator
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
-    from airflow_provider_pai.api import Run
     from airflow_provider_pai.rules import RunCondition
 
-__all__ = ["PaiRunLink", "PaiRunSensor"]
+__all__ = ["PaiRunSensor"]
 
 
 class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
@@ -29,18 +36,33 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     :param labels: labels every awaited run must carry; a run may be labelled long after it was created.
     :param min_runs: how many such runs to wait for.
     :param max_runs: at most so many are pushed, the first in ``order_by``.
+    :param metrics: only runs count whose last values meet these rules: ``{"accuracy": ">= 0.9"}``.
     :param fault_tolerance: how many polls in a row may fail in passing (throttled, 5xx, no answer, no JSON;
         each has been tried again already) before the task fails. A poll that failed says neither yes nor no.
+    :param deferrable: ask once, then wait in the triggerer, without a worker. On Airflow 3.3 all waits for
+        the same labels share one poll. Default: ``[operators] default_deferrable``.
+    :param end_from_trigger: let the triggerer end the task too; a failure still goes through a worker, so
+        that ``retries``, ``soft_fail`` and callbacks mean what they always do.
+    :param start_from_trigger: let the triggerer start the task too; templates need Airflow 3.3.
     :return: ``[run.to_dict(), …]``, the runs that were there when the wait ended.
 
     **Example.** A daily DAG run for 2025-10-20 waits with ``labels="is_evaluation:true"``,
-    ``created_after="{{ data_interval_start }}"`` and ``poke_interval=60``. A run created at 09:00 that day
-    does not count; labelled at 14:30:20 it does, and the poll at 14:31 or before ends the wait. A run of
-    the 19th that is labelled on the 20th never counts: it was created before the window.
+    ``created_after="{{ data_interval_start }}"``, ``poke_interval=60`` and ``timeout=3600``. The task starts
+    at 14:00:00 and asks at once. A run created at 09:00 that day is labelled at 14:30:20: the poll at
+    14:31:00 or before finds it. A run of the 19th that is labelled on the 20th never counts, since it was
+    created before the window. Without any, the task times out at 15:00:00.
 
-    In reschedule mode the worker is given back between polls, but not between polls that failed: their
-    number in a row has to be remembered, and rescheduling forgets.
+    **In every mode the same.** A timeout is an ``AirflowSensorTimeout``, or a skip with ``soft_fail``. What
+    asking again cannot mend fails the task at once, or skips it with ``soft_fail`` or ``never_fail``. Too
+    many failed polls in a row fail this try, skip the task with ``never_fail``, and are waited through with
+    ``silent_fail``. In reschedule mode the worker is given back between polls, but not between polls that
+    failed: their number in a row has to be remembered, and rescheduling forgets.
     """
+
+    start_trigger_args = StartTriggerArgs(
+        trigger_cls="airflow_provider_pai.triggers.PaiRunTrigger", next_method="execute_complete"
+    )
+    start_from_trigger = False
 
     def __init__(
         self,
@@ -48,55 +70,153 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         labels: Mapping[str, str] | str,
         min_runs: int = 1,
         max_runs: int = 100,
+        metrics: Mapping[str, str] | None = None,
         fault_tolerance: int = 10,
+        deferrable: bool | None = None,
+        end_from_trigger: bool = False,
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(labels=labels, **kwargs)
         self.min_runs = min_runs
         self.max_runs = max_runs
+        self.metrics = metrics
         self.fault_tolerance = fault_tolerance
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.end_from_trigger = end_from_trigger
         self._deadline: float | None = None
+        if self.deferrable and start_from_trigger:
+            self.start_from_trigger = True
+            self.start_trigger_args = StartTriggerArgs(  # the class's own belongs to all sensors
+                trigger_cls=type(self).start_trigger_args.trigger_cls,
+                trigger_kwargs=self._trigger_arguments(),
+                next_method="execute_complete",
+                timeout=timedelta(seconds=self.timeout),
+            )
 
     @cached_property
     def condition(self) -> RunCondition:
         """What ends the wait; fixed when the task starts."""
         from airflow_provider_pai.rules import RunCondition
 
-        query = self.hook.query(**self.filters())
-        return RunCondition(query=query, min_runs=self.min_runs, max_runs=self.max_runs)
+        return RunCondition(
+            query=self.hook.query(**self.filters()),
+            min_runs=self.min_runs,
+            max_runs=self.max_runs,
+            metrics=dict(self.metrics) if self.metrics is not None else None,
+        )
+
+    def execute(self, context: Context) -> Any:
+        """Wait: in this worker, or after one look in the triggerer."""
+        if not self.deferrable:
+            return super().execute(context)
+        from airflow_provider_pai.api import PaiError
+        from airflow_provider_pai.triggers import PaiRunTrigger
+
+        try:
+            looked = self._look(context)
+        except AirflowFailException as error:
+            raise self._failure(str(error), lasting=True) from error
+        except PaiError as error:
+            self.log.warning("The first look failed, the triggerer will look again: %s", error)
+        else:
+            if looked.is_done:
+                return looked.xcom_value
+        arguments = {**self._trigger_arguments(), "workspace_id": self.condition.query.workspace_id}
+        self.defer(
+            trigger=PaiRunTrigger(**arguments),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout),
+        )
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the runs that the trigger found, or fail as its event says."""
+        from airflow_provider_pai.api import Run
+
+        if event["status"] != "met":
+            raise self._failure(event["error"], lasting=event["lasting"])
+        runs: list[dict[str, Any]] = event["runs"]
+        self.push_link(context, [Run.from_dict(runs[0])])
+        self.log.info("%d awaited runs are there.", len(runs))
+        return runs
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> list[dict[str, Any]]:
+        """Come back from the triggerer; a timeout means here what it means in the other modes."""
+        # Airflow's own differs by version in what soft_fail and never_fail do to a deferred timeout.
+        if next_method == "execute_complete":
+            return self.execute_complete(context, **(next_kwargs or {}))
+        error = str((next_kwargs or {}).get("error", "unknown"))
+        if "timeout" not in error.lower():
+            raise self._failure(f"The trigger failed: {error}", lasting=False)
+        message = f"No {self.min_runs} awaited runs within {self.timeout:g} seconds."
+        raise AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Ask once; while PAI cannot be reached ask again, up to ``fault_tolerance`` times in a row."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        """Ask; while PAI cannot be reached ask again, up to ``fault_tolerance`` times in a row."""
+        from airflow_provider_pai.api import PaiError
 
         if self._deadline is None:
             self._deadline = time.monotonic() + self._seconds_left(context)
-        with lasting_errors_fail_the_task():
-            runs = self._ask()
-            found = self.condition.met_by(runs)
-            if found is None:
-                self.log.info("%d of %d awaited runs are there.", len(runs), self.min_runs)
-                return PokeReturnValue(is_done=False)
-            self.push_link(context, runs)
-            return PokeReturnValue(is_done=True, xcom_value=found)
-
-    def _ask(self) -> list[Run]:
-        from airflow_provider_pai.api import PaiError, list_runs
-
-        condition = self.condition
         faults = 0
         while True:
             try:
-                return self.hook.client().run(list_runs(condition.query, max_runs=condition.max_runs))
+                return self._look(context)
             except PaiError as error:
                 faults += 1
-                pause = min(self.poke_interval, (self._deadline or 0.0) - time.monotonic())
-                if not error.transient or faults >= self.fault_tolerance:
+                if faults >= self.fault_tolerance:
                     raise
+                pause = min(self.poke_interval, self._deadline - time.monotonic())
                 if pause <= 0:
-                    return []  # Airflow's own check of the timeout comes next
+                    return PokeReturnValue(is_done=False)  # Airflow's own check of the timeout comes next
                 self.log.warning("Poll failed, %d of %d in a row: %s", faults, self.fault_tolerance, error)
                 time.sleep(pause)
+
+    def _look(self, context: Context) -> PokeReturnValue:
+        """Ask once, over the connection as it is now.
+
+        :raises AirflowFailException: asking again cannot help.
+        :raises PaiError: this poll failed in passing.
+        """
+        from airflow_provider_pai.api import Run, list_runs
+        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+
+        self.__dict__.pop("hook", None)  # so that a rotated key or a deleted connection is noticed
+        try:
+            with lasting_errors_fail_the_task():
+                condition = self.condition
+                runs = self.hook.client().run(list_runs(condition.query, max_runs=condition.enough))
+                met = condition.met_by(runs)
+                self.log.info("%d of %d awaited runs are there.", len(met or runs), self.min_runs)
+                if met is not None:
+                    self.push_link(context, [Run.from_dict(met[0])])
+        finally:
+            self.hook.close()
+        return PokeReturnValue(is_done=met is not None, xcom_value=met)
+
+    def _failure(self, message: str, *, lasting: bool) -> Exception:
+        """Return what ends this task, as Airflow's own poke mode would."""
+        from airflow_provider_pai.api import PaiError
+
+        if self.never_fail or (lasting and self.soft_fail):
+            return AirflowSkipException(message)
+        return AirflowFailException(message) if lasting else PaiError(message)
+
+    def _trigger_arguments(self) -> dict[str, Any]:
+        arguments = {name: getattr(self, name) for name in ("pai_conn_id", "region", *FILTERS)}
+        for name in ("created_after", "created_before"):
+            if isinstance(arguments[name], datetime):
+                arguments[name] = arguments[name].isoformat()
+        return {
+            **arguments,
+            "min_runs": self.min_runs,
+            "max_runs": self.max_runs,
+            "metrics": self.metrics,
+            "poke_interval": float(self.poke_interval),
+            "fault_tolerance": None if self.silent_fail else self.fault_tolerance,
+            "end_task": self.end_from_trigger,
+        }
 
     def _seconds_left(self, context: Context) -> float:
         started = first_reschedule(context, self.retries or 0) if self.reschedule else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import ssl
 import time
 import uuid
@@ -41,6 +42,7 @@ READ_SECONDS = 30.0
 """How long PAI may be silent before or within an answer."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -50,14 +52,7 @@ class Driver:
     """What both drivers share: where to send, and how one attempt is signed."""
 
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
-            raise PaiConfigurationError(
-                f"The endpoint {endpoint!r} is no address of PAI; write one such as "
-                "'https://aiworkspace.cn-hangzhou.aliyuncs.com'."
-            )
-        self.endpoint = f"{parts.scheme}://{parts.netloc}"
-        self._host = parts.netloc
+        self.endpoint, self._host = _address(endpoint)
         self._credentials = credentials
         self._clock_offset = 0.0
         # Proxies and CA bundles of the environment are looked up once: the endpoint never changes, and
@@ -105,9 +100,8 @@ class PaiClient(Driver):
 
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         super().__init__(endpoint, credentials)
-        self._session = requests.Session()
-        self._session.trust_env = False  # see Driver: done once, and never a netrc login beside ours
-        self._session.mount(self.endpoint, HTTPAdapter(max_retries=0))
+        # Without a session around it: that would add a netrc login, and read a redirect's body unbounded.
+        self._adapter = HTTPAdapter(max_retries=0)
 
     def __enter__(self) -> PaiClient:
         return self
@@ -117,7 +111,7 @@ class PaiClient(Driver):
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._adapter.close()
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end and return its result.
@@ -150,12 +144,10 @@ class PaiClient(Driver):
             prepared.body = request.body or None
             if request.method != "GET":
                 prepared.headers["content-length"] = str(len(request.body))
-            prepared.hooks = requests.hooks.default_hooks()
             silence = min(READ_SECONDS, request.limit)
-            with self._session.send(
+            with self._adapter.send(
                 prepared,
                 timeout=(min(CONNECT_SECONDS, request.limit), silence),
-                allow_redirects=False,
                 **{**self._environment, "stream": True},
             ) as response:
                 body = _read(response, started + request.limit)
@@ -258,13 +250,27 @@ class AsyncPaiClient(Driver):
             return self._failure(error, started, sent=True)
 
 
+def _address(endpoint: str) -> tuple[str, str]:
+    """Return an endpoint's scheme and host, and its host, each with the port where it has one."""
+    try:
+        parts = urlsplit(endpoint or "")
+        good = _HOST.fullmatch(parts.netloc) and parts.port != 0 and parts.scheme in ("http", "https")
+    except ValueError:
+        good = None
+    if not good or parts.path.strip("/") or parts.query or parts.fragment:
+        shown = re.sub("//.*@", "//***@", str(endpoint))
+        raise PaiConfigurationError(
+            f"The endpoint {shown!r} is no address of PAI; write one such as "
+            "'https://aiworkspace.cn-hangzhou.aliyuncs.com'."
+        )
+    return f"{parts.scheme}://{parts.netloc}", parts.netloc
+
+
 def _response(status: int, headers: Any, body: bytes, credential: Credential, started: float) -> Response:
-    if status != 200 or not body.startswith(b"{"):
-        body = credential.redact(body)
     return Response(
         status=status,
         headers={name.lower(): value for name, value in headers.items()},
-        body=body,
+        body=credential.redact(body),
         seconds=time.monotonic() - started,
         received_at=time.time(),
     )
@@ -300,7 +306,7 @@ def _root(error: BaseException) -> str:
     cause = error.args[0] if error.args else None
     if isinstance(cause, MaxRetryError) and cause.reason is not None:
         error = cause.reason
-    text = str(error) or "timed out"
+    text = re.sub(r"^<[^>]* at 0x\w+>: ", "", str(error)) or "timed out"  # before urllib3 2.3
     return f"{type(error).__name__}: {text}"
 
 

@@ -5,7 +5,10 @@ A source is asked before every attempt, so that a token which was renewed meanwh
 
 from __future__ import annotations
 
-from typing import Protocol
+import functools
+import re
+from html.entities import codepoint2name
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -34,7 +37,7 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in parts.items():
             if not value:
                 raise PaiConfigurationError(f"The {name} is empty; enter it in the connection.")
-            if not (value.isascii() and value.isprintable()) or " " in value:
+            if not isinstance(value, str) or not (value.isascii() and value.isprintable()) or " " in value:
                 raise PaiConfigurationError(
                     f"The {name} holds a space, a line break or a character outside ASCII; enter it again."
                 )
@@ -42,32 +45,57 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Credential(access_key_id={self.access_key_id!r}, …)"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # msgspec's own would tell every field, and tracebacks drawn by rich ask it rather than __repr__.
+        return [("access_key_id", self.access_key_id)]
+
     def redact(self, body: bytes) -> bytes:
-        """Return ``body`` without this credential's secrets: error pages like to repeat a request."""
+        """Return ``body`` without this credential's secrets: error pages like to repeat a request.
+
+        A secret is found as it is and as JSON, XML, HTML or a URL spell it.
+        """
         for secret in (self.access_key_secret, self.security_token):
             if secret:
-                body = body.replace(secret.encode(), b"***")
+                constant, spelled = _spellings(secret)
+                if constant in body:
+                    body = spelled.sub(b"***", body)
         return body
 
 
-class CredentialSource(Protocol):
-    """Where credentials come from. ``blocking`` sources do IO and are asked in a thread by async code."""
+@functools.lru_cache(maxsize=8)
+def _spellings(secret: str) -> tuple[bytes, re.Pattern[bytes]]:
+    """Return the longest part that no encoding changes, which is quick to look for, and all spellings."""
+    constant = max(re.findall("[A-Za-z0-9]*", secret), key=len)
+    pattern = "".join(c if c.isalnum() else _spelled(c) for c in secret)
+    return constant.encode(), re.compile(pattern.encode())
 
-    blocking: bool
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    entity = f"&(?:#0*{code}|#[xX]0*(?i:{code:x})|{codepoint2name.get(code, 'apos')});"
+    return rf"(?:\\*u(?i:{code:04x})|%(?i:{code:02x})|{entity}|\\*{re.escape(character)})"
+
+
+class CredentialSource(Protocol):
+    """Where credentials come from. Blocking sources are asked in a thread by async code."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether :meth:`get` does IO."""
+        ...
 
     def get(self) -> Credential:
         """Return a credential that is good now."""
         ...
 
 
-class StaticCredential:
+class StaticCredential(msgspec.Struct, frozen=True):
     """The one credential that the connection holds."""
 
-    blocking = False
+    credential: Credential
 
-    def __init__(self, credential: Credential) -> None:
-        self._credential = credential
+    blocking: ClassVar[bool] = False
 
     def get(self) -> Credential:
         """Return it."""
-        return self._credential
+        return self.credential

@@ -5,7 +5,7 @@ Source: the API pages of AIWorkSpace 2021-02-04 named after each flow's action (
 
 from __future__ import annotations
 
-from airflow_provider_pai.api.errors import PaiUsageError
+from airflow_provider_pai.api.errors import PaiPagingError, PaiUsageError
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call
 from airflow_provider_pai.api.models import (
     CreatedExperiment,
@@ -144,8 +144,8 @@ def list_workspaces(*, page_size: int = PAGE_SIZE) -> Flow[list[Workspace]]:
         found.update({workspace.workspace_id: workspace for workspace in page.workspaces})
         # The service may give smaller pages than asked for, so only a page without news is the end.
         if len(found) == known or len(found) == page.total_count:
-            break
-    return list(found.values())
+            return list(found.values())
+    raise PaiPagingError(f"ListWorkspaces has not come to an end after {MAX_PAGES} pages.")
 
 
 def get_default_workspace() -> Flow[Workspace]:

@@ -33,7 +33,7 @@ from airflow_provider_pai.api.errors import (
     PaiTransportError,
     PaiUnavailableError,
 )
-from airflow_provider_pai.api.models import Page
+from airflow_provider_pai.api.models import MaybeRun, Page
 
 __all__ = ["Acknowledgement", "Failure", "Flow", "Outcome", "Request", "Response", "call", "exchange"]
 
@@ -78,8 +78,13 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
         """The server's clock, to the second."""
         try:
             return parsedate_to_datetime(self.headers.get("date", "")).astimezone(timezone.utc)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
+
+    @property
+    def request_id(self) -> str | None:
+        """PAI's name for this exchange: the body's, or else the headers'."""
+        return _request_id(self, None)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,13 +171,21 @@ def _judge(request: Request, outcome: Outcome, answer: type[T]) -> tuple[T, Resp
         raise PaiTransportError(f"{request.action}: {outcome.reason}", sent=outcome.sent)
     if not 200 <= outcome.status < 300:
         raise _error(request, outcome)
-    decoded = _decode(request, outcome, answer)
-    if isinstance(decoded, (Page, Acknowledgement)) and not decoded.items:
-        # An error in the clothes of a success would pass for an empty list.
-        fields = _error_fields(outcome.body)
-        if fields is not None and fields[0]:
-            raise _error(request, outcome)
+    try:
+        decoded = _decode(request, outcome, answer)
+    except PaiResponseError as error:
+        if not error.transient and _has_code(outcome):
+            raise _error(request, outcome) from None
+        raise
+    # An error in the clothes of a success would pass for an empty list, or for a run that is not there.
+    if isinstance(decoded, (Page, Acknowledgement, MaybeRun)) and not decoded.items and _has_code(outcome):
+        raise _error(request, outcome)
     return decoded, outcome
+
+
+def _has_code(response: Response) -> bool:
+    fields = _error_fields(response.body)
+    return fields is not None and fields[0] != ""
 
 
 @functools.cache
@@ -259,7 +272,7 @@ def _error_fields(body: bytes) -> tuple[str, str, str | None] | None:
     """Return code, message and request id of an error body in any form the SDK knows, else ``None``."""
     try:
         fields = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):  # the first: before msgspec 0.19
         found = dict(re.findall(r"<(Code|Message|RequestId)>([^<]*)</", body.decode("utf-8", "replace")))
         return (found.get("Code", ""), found.get("Message", ""), found.get("RequestId")) if found else None
     if not isinstance(fields, dict):

@@ -9,7 +9,7 @@ Source: ListRuns, GetRun, ListRunMetrics, ListExperiment and ListWorkspaces of A
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
@@ -28,6 +28,7 @@ __all__ = [
     "RunPage",
     "Workspace",
     "WorkspacePage",
+    "json_number",
     "last_values",
 ]
 
@@ -136,15 +137,29 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
         record = {name: getattr(self, name) for name in self.__struct_fields__}
         for name in ("gmt_create_time", "gmt_modified_time"):
             record[name] = record[name].isoformat() if record[name] is not None else None
-        record["metrics"] = {key: _json_number(value) for key, value in last_values(self.metrics).items()}
+        record["metrics"] = {key: json_number(value) for key, value in last_values(self.metrics).items()}
         return record
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Run:
+        """Return the run that :meth:`to_dict` described; of each metric it knows the last value."""
+        known = {name: value for name, value in record.items() if name in cls.__struct_fields__}
+        for name in ("gmt_create_time", "gmt_modified_time"):
+            if known.get(name) is not None:
+                known[name] = msgspec.convert(known[name], datetime)
+        known["metrics"] = [Metric(key, value) for key, value in (known.get("metrics") or {}).items()]
+        return cls(**known)
 
 
 class MaybeRun(Run, frozen=True, kw_only=True, gc=False, rename="pascal"):
     """What GetRun answers: a run, or hardly anything where there is none (FACTS 4)."""
 
     run_id: str = ""
-    request_id: str | None = msgspec.field(default=None, name="requestId")
+
+    @property
+    def items(self) -> list[str]:
+        """The run's id, or nothing."""
+        return [self.run_id] if self.run_id else []
 
     def found(self) -> Run:
         """Return the run, once it is known to be one."""
@@ -157,7 +172,8 @@ class CreatedRun(msgspec.Struct, frozen=True, rename="pascal"):
     run_id: str
 
 
-def _json_number(value: float) -> float | str:
+def json_number(value: float) -> float | str:
+    """Return a number as JSON can carry it: one that is not finite as the text PAI uses."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
@@ -177,6 +193,12 @@ class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal")
     def __post_init__(self) -> None:
         field = self.__struct_fields__[-1]
         msgspec.structs.force_setattr(self, field, getattr(self, field) or [])
+
+    @property
+    def next_token(self) -> str:
+        """The token to send for the next page; empty on the last one."""
+        token = "" if self.next_page_token is None else str(self.next_page_token)
+        return "" if token == "0" else token
 
     @property
     def items(self) -> list[Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_pai.api.errors import PaiNotFoundError, PaiUsageError
-from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call
+from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call, exchange
 from airflow_provider_pai.api.models import CreatedRun, MaybeRun, Metric, MetricPage, Run, RunPage
 from airflow_provider_pai.api.paging import PAGE_SIZE, Walk
 from airflow_provider_pai.api.parameters import (
@@ -36,6 +36,7 @@ __all__ = [
     "list_runs",
     "list_runs_page",
     "log_run_metrics",
+    "page_request",
     "set_run_labels",
     "update_run",
     "walk_runs",
@@ -65,8 +66,7 @@ def list_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | No
         order, most = "GmtCreateTime DESC", None
     walk = _walk_runs(query, order, page_size, most)
     runs = yield from walk.rest()
-    if order != query.order_by or walk.walks > 1:
-        query.sort(runs)
+    query.sort(runs)  # a second walk, or what came while the first one went on, is not where it belongs
     return runs if max_runs is None else runs[:max_runs]
 
 
@@ -85,9 +85,8 @@ def _walk_runs(query: RunQuery, order_by: str, page_size: int, most: int | None)
             direction > 0 and end is not None and created >= end
         )
 
-    parameters = {"OrderBy": order_by, "MaxResults": whole_number("page_size", page_size)}
     return Walk(
-        Request(action="ListRuns", path=path("runs"), query={**query.parameters(), **parameters}),
+        page_request(query, order_by, page_size),
         RunPage,
         identity=lambda run: run.run_id,
         created=lambda run: run.gmt_create_time,
@@ -96,6 +95,14 @@ def _walk_runs(query: RunQuery, order_by: str, page_size: int, most: int | None)
         beyond=beyond,
         most=most,
     )
+
+
+def page_request(query: RunQuery, order_by: str, page_size: int = PAGE_SIZE, token: str = "") -> Request:
+    """Return the request for one page of what a query asks."""
+    paging = {"OrderBy": order_by, "MaxResults": whole_number("page_size", page_size)}
+    if token:
+        paging["PageToken"] = token
+    return Request(action="ListRuns", path=path("runs"), query={**query.parameters(), **paging})
 
 
 def list_runs_page(**parameters: Any) -> Flow[RunPage]:
@@ -117,14 +124,14 @@ def get_run(run_id: str) -> Flow[Run]:
     :raises PaiNotFoundError: no such run; PAI may say so with HTTP 200 and a run without a name (FACTS 4).
     """
     request = Request(action="GetRun", path=path("runs", run_id), query={"Verbose": "true"})
-    run = yield from call(request, MaybeRun)
+    run, response = yield from exchange(request, MaybeRun)
     if not (run.run_id and run.name):
         raise PaiNotFoundError(
             f"there is no run {run_id!r}; look the id up with list_runs or in the PAI console",
             action="GetRun",
             status=200,
             code="RunNotFound",
-            request_id=run.request_id,
+            request_id=response.request_id,
         )
     return run.found()
 
@@ -205,7 +212,8 @@ def log_run_metrics(
     for name, value in common.items():
         whole_number(name.lower(), value, least=0)
     entries = [
-        {"Key": required("metric", key), "Value": finite(key, value), **common} for key, value in metrics.items()
+        {"Key": required("metric", key), "Value": finite(key, value), **common}
+        for key, value in metrics.items()
     ]
     target = f"{path('runs', run_id)}/metrics/action/log"
     yield from call(write("POST", "LogRunMetrics", target, {"Metrics": entries}), Acknowledgement)
@@ -217,7 +225,7 @@ def list_run_metrics(run_id: str, key: str, *, page_size: int = PAGE_SIZE) -> Fl
     walk = Walk[Metric](
         Request(action="ListRunMetrics", path=f"{path('runs', run_id)}/metrics", query=parameters),
         MetricPage,
-        identity=lambda metric: (metric.step, metric.timestamp, metric.value),
+        identity=lambda metric: (metric.step, metric.timestamp, str(metric.value)),
         created=lambda _: None,
         direction=0,
         wanted=lambda metric: metric.key == key,

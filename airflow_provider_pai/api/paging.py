@@ -8,7 +8,8 @@ that was read: repeats are dropped by id. A run deleted there makes the service 
 read. A skip shows in TotalCount: it falls, or, where insertions hide the fall, it does not rise by as many
 as were inserted. Such a walk is done again, and only what is new is returned. What this cannot notice: a
 skip while the service tells no TotalCount, one that is hidden by a run inserted in the very second in
-which the walk began, and one hidden by a label set late at the same moment.
+which the walk began, one hidden by a label set late at the same moment, and, in a walk from the oldest that
+is left early, one hidden by a run inserted between the same two pages.
 """
 
 from __future__ import annotations
@@ -66,9 +67,13 @@ class Tally:
             self._maybe_inserted += 1
             self._surely_inserted += created >= self._began + timedelta(seconds=1)
 
+    def maybe_inserted(self, created: datetime) -> bool:
+        """Whether an item can have come while the walk went on."""
+        return self._began is not None and created >= self._began
+
     @property
     def adds_up(self) -> bool:
-        """Whether a whole walk, oldest first, took as many as were there and as were inserted meanwhile."""
+        """Whether a whole walk took as many as were there and as were inserted meanwhile."""
         if self._pages == 1 or self._total is None or self._began is None:
             return True
         grown = self._total - self._first_total
@@ -115,7 +120,7 @@ class Walk(Generic[Item]):
         self.walks += 1
         self._token = ""
         self._tokens: set[str] = set()
-        self._in_order = True
+        self._in_order: bool | None = None  # not known before two times differ
         self._last: datetime | None = None
         self._found = 0
         self._tally = Tally()
@@ -149,9 +154,9 @@ class Walk(Generic[Item]):
 
     def _take(self, item: Item) -> bool:
         created = self._created(item)
-        if created is not None:
-            if self._last is not None and created != self._last:
-                self._in_order &= (created > self._last) == (self._direction > 0)
+        if created is not None and not self._tally.maybe_inserted(created):
+            if self._last is not None and created != self._last and self._in_order is not False:
+                self._in_order = (created > self._last) == (self._direction > 0)
             self._last = created
         key = self._identity(item)
         seen_in = self._seen.get(key)
@@ -164,12 +169,14 @@ class Walk(Generic[Item]):
         return wanted and seen_in is None
 
     def _advance(self, page: Page) -> None:
-        token = "" if page.next_page_token is None else str(page.next_page_token)
+        token = page.next_token
         enough = self._most is not None and self._found >= self._most
         if enough or (self._in_order and page.items and self._beyond(page.items[-1])):
             self._finish(doubtful=False)
-        elif token in ("", "0"):
-            self._finish(doubtful=self._direction > 0 and not self._tally.adds_up)
+        elif not token:
+            # Newest first, an insertion moves everything on by as much as a deletion moves it back.
+            compensated = self._direction < 0 and self._in_order
+            self._finish(doubtful=not compensated and not self._tally.adds_up)
         elif token in self._tokens:
             raise PaiPagingError(
                 f"{self._request.action} answered with the page token {token!r} a second time, so the "
@@ -185,10 +192,10 @@ class Walk(Generic[Item]):
         doubtful &= self.walks == 1 or tally.found_new
         if self.walks < MAX_WALKS and (tally.fell or doubtful):
             self._begin()
-        elif tally.fell:
+        elif tally.fell or doubtful:
             raise PaiPagingError(
-                f"{self._request.action}: runs were deleted or lost their label during each of {MAX_WALKS} "
-                "walks, so some may have been skipped. Narrow the query, or list again when it is quiet."
+                f"{self._request.action}: runs came, were deleted or lost their label during each of "
+                f"{MAX_WALKS} walks, so some may have been skipped. Narrow the query, or list again later."
             )
         else:
             self.done = True

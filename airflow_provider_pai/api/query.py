@@ -122,7 +122,7 @@ def parse_time(time: Moment, name: str) -> datetime:
         try:
             # The word "now" would mean another moment at every look.
             parsed = None if time == "now" else pendulum.parse(time, tz=None)
-        except (ValueError, TypeError, OverflowError):  # pendulum raises TypeError for "0:"
+        except Exception:  # not ValueError alone: pendulum has TypeError for "0:", and IndexError for "/"
             parsed = None
     if not isinstance(parsed, datetime):
         raise PaiUsageError(f"{name}={time!r} is no time. Write one such as '2025-10-20T08:30:00Z'.")
@@ -298,7 +298,9 @@ def encodable(what: str, text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise PaiUsageError(f"{what} {text!r} holds half a surrogate pair, which no request carries.") from None
+        raise PaiUsageError(
+            f"{what} {text!r} holds half a surrogate pair, which no request carries."
+        ) from None
 
 
 def check_keywords(given: Iterable[str], known: Iterable[str]) -> None:

@@ -1,0 +1,218 @@
+"""Triggers: wait for runs in the triggerer.
+
+On Airflow 3.3 all triggers on the same connection, workspace and labels share one poll (``watch.py``); before
+it each asks for itself over one shared client. Either way the same condition decides as in the worker.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Hashable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from airflow_provider_pai._compat import DeferralTrigger, task_success, trigger_event
+from airflow_provider_pai.api import PaiError, Run, RunQuery
+from airflow_provider_pai.api.query import parse_labels
+from airflow_provider_pai.clients import SharedClient, shared_client
+from airflow_provider_pai.filters import FILTERS
+from airflow_provider_pai.links import LINK_KEY, console_url
+from airflow_provider_pai.rules import RunCondition
+from airflow_provider_pai.watch import NEWEST_FIRST, Seat, Snapshot, Waiter, Watch, exact_polls, shared_watch
+
+__all__ = ["PaiRunTrigger"]
+
+
+class PaiRunTrigger(DeferralTrigger):  # type: ignore[misc, valid-type]
+    """Fire once, when the awaited runs are there or the wait can no longer succeed.
+
+    Its arguments are those of :class:`~airflow_provider_pai.sensors.PaiRunSensor`, as plain JSON and without
+    any secret. The event's payload is ``{"status": "met", "runs": [...]}``, or ``{"status": "failed",
+    "error": text, "lasting": bool}``.
+
+    :param fault_tolerance: failed polls in a row that end the wait; ``None`` waits on through all of them.
+    :param end_task: let a met condition end the task here, without a worker.
+    """
+
+    def __init__(
+        self,
+        *,
+        labels: Mapping[str, str] | str,
+        pai_conn_id: str = "pai_default",
+        region: str | None = None,
+        workspace_id: str | None = None,
+        experiment_id: str | None = None,
+        name: str | None = None,
+        source_type: str | None = None,
+        source_id: str | None = None,
+        created_after: datetime | str | None = None,
+        created_before: datetime | str | None = None,
+        order_by: str = "GmtCreateTime ASC",
+        min_runs: int = 1,
+        max_runs: int = 100,
+        metrics: Mapping[str, str] | None = None,
+        poke_interval: float = 60.0,
+        fault_tolerance: int | None = 10,
+        end_task: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pai_conn_id = pai_conn_id
+        self.region = region
+        self.workspace_id = workspace_id
+        self.experiment_id = experiment_id
+        self.name = name
+        self.source_type = source_type
+        self.source_id = source_id
+        self.labels = labels
+        self.created_after = created_after
+        self.created_before = created_before
+        self.order_by = order_by
+        self.min_runs = min_runs
+        self.max_runs = max_runs
+        self.metrics = metrics
+        self.poke_interval = poke_interval
+        self.fault_tolerance = fault_tolerance
+        self.end_task = end_task
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what makes an equal trigger in another process: plain JSON."""
+        arguments = inspect.signature(type(self)).parameters
+        kwargs = {name: getattr(self, name) for name in arguments}
+        for name in ("labels", "metrics"):
+            if isinstance(kwargs[name], Mapping):
+                kwargs[name] = dict(sorted(kwargs[name].items()))  # Airflow compares their text
+        for name in ("created_after", "created_before"):
+            if isinstance(kwargs[name], datetime):
+                kwargs[name] = kwargs[name].isoformat()
+        return f"{type(self).__module__}.{type(self).__qualname__}", kwargs
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PaiRunTrigger) and self.serialize() == other.serialize()
+
+    def __hash__(self) -> int:
+        return hash(str(self.serialize()))
+
+    def shared_stream_key(self) -> Hashable | None:
+        """Name the poll that this trigger shares with all that differ in other filters only."""
+        try:
+            return _stream_key(self.serialize()[1])
+        except PaiError:
+            return None  # run() says what is wrong
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot]:
+        """Poll for all triggers with the same key, for as long as there are any."""
+        async with _watch(kwargs) as (_, watch):
+            async for snapshot in watch.snapshots():
+                yield snapshot
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[Any]:
+        """Fire when a shared snapshot holds the awaited runs."""
+        try:
+            condition = self.condition()
+        except PaiError as error:
+            yield _failed(error)
+            return
+        async with _watch(self.serialize()[1]) as (client, watch):
+            with watch.joined(Waiter(condition.query, self.poke_interval)) as seat:
+                async for event in self._wait(condition, shared_stream, client, seat):
+                    yield event
+
+    async def run(self) -> AsyncIterator[Any]:
+        """Fire when this trigger's own polls find the awaited runs."""
+        try:
+            condition = self.condition()
+        except PaiError as error:
+            yield _failed(error)
+            return
+        async with shared_client(self.pai_conn_id, self.region) as client:
+            polls = exact_polls(client, condition.query, condition.enough, self.poke_interval)
+            async for event in self._wait(condition, polls, client, None):
+                yield event
+
+    def condition(self) -> RunCondition:
+        """Return what ends the wait.
+
+        :raises PaiUsageError: as the sensor would.
+        """
+        return RunCondition(
+            query=RunQuery.of(
+                **{name: getattr(self, name) for name in FILTERS if getattr(self, name) is not None}
+            ),
+            min_runs=self.min_runs,
+            max_runs=self.max_runs,
+            metrics=dict(self.metrics) if self.metrics is not None else None,
+        )
+
+    async def _wait(
+        self,
+        condition: RunCondition,
+        snapshots: AsyncIterator[Snapshot],
+        client: SharedClient,
+        seat: Seat | None,
+    ) -> AsyncIterator[Any]:
+        look, faults = True, 0
+        async for snapshot in snapshots:
+            look = look or snapshot.beyond or any(map(condition.query.matches, snapshot.news))
+            error = snapshot.error
+            if error is None and look:
+                try:
+                    met = condition.met_by(await _runs(condition, snapshot, seat))
+                    if met is not None:
+                        yield await self._met(met, client)
+                        return
+                    look = False
+                except PaiError as own:
+                    error = own
+            if error is None:
+                faults = 0
+                continue
+            faults, look = faults + 1, True
+            self.log.warning("Poll failed, %d in a row: %s", faults, error)
+            if not error.transient or faults == self.fault_tolerance:
+                yield _failed(error)
+                return
+
+    async def _met(self, runs: list[dict[str, Any]], client: SharedClient) -> Any:
+        if not self.end_task:
+            return trigger_event({"status": "met", "runs": runs})
+        settings = await client.settings()
+        link = console_url([Run.from_dict(runs[0])], settings.region, settings.console_url)
+        return task_success({"return_value": runs, LINK_KEY: link})
+
+
+async def _runs(condition: RunCondition, snapshot: Snapshot, seat: Seat | None) -> list[Run]:
+    """Return what the condition decides over: the snapshot if it shows all, else its own query's answer."""
+    if seat is None or snapshot.view.covers(condition.query):
+        runs = list(snapshot.view.runs.values())
+        condition.query.sort(runs)
+        return runs
+    try:
+        runs = await seat.ask(condition.enough)
+    except PaiError:
+        seat.look_again()
+        raise
+    if condition.metrics and runs:
+        seat.look_again()  # values logged to an old run change nothing that a shared poll would see
+    return runs
+
+
+def _failed(error: PaiError) -> Any:
+    return trigger_event(
+        {"status": "failed", "error": f"{type(error).__name__}: {error}", "lasting": not error.transient}
+    )
+
+
+def _stream_key(kwargs: dict[str, Any]) -> Hashable:
+    labels = tuple(parse_labels(kwargs["labels"]).items())
+    return ("airflow_provider_pai", kwargs["pai_conn_id"], kwargs["region"], kwargs["workspace_id"], labels)
+
+
+@asynccontextmanager
+async def _watch(kwargs: dict[str, Any]) -> AsyncIterator[tuple[SharedClient, Watch]]:
+    """Open the client and the watch that all with these arguments share."""
+    query = RunQuery(workspace_id=kwargs["workspace_id"], labels=kwargs["labels"], order_by=NEWEST_FIRST)
+    async with shared_client(kwargs["pai_conn_id"], kwargs["region"]) as client:
+        with shared_watch(_stream_key(kwargs), client, query) as watch:
+            yield client, watch

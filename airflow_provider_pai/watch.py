@@ -1,0 +1,266 @@
+"""One poll for many waits: watch the newest runs with given labels.
+
+Everybody who waits for runs of one workspace with the same labels looks at the same snapshots, whatever
+else each of them asks. An interval costs one request: the newest page. What that page cannot show is told
+by TotalCount: where it changes by more, or less, than came and went on the page, something changed further
+back, for instance an old run that got its label only now. Then everybody who waits for runs older than the
+page looks again, for as few requests as possible: a few pages more, or each one's own exact query.
+
+A run is noticed within one interval, however old it is. Without TotalCount, changes beyond the newest page
+are looked for every :data:`BLIND_POLLS` intervals, as if there had been one. Two changes further back that
+cancel out in TotalCount within one interval, such as one label given and another taken away, show only
+with the next change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+
+import msgspec
+
+from airflow_provider_pai.api import PaiError, Run, RunQuery, list_runs
+from airflow_provider_pai.api.flow import call
+from airflow_provider_pai.api.models import RunPage
+from airflow_provider_pai.api.operations import page_request
+from airflow_provider_pai.api.paging import PAGE_SIZE
+from airflow_provider_pai.clients import SharedClient
+
+__all__ = ["NEWEST_FIRST", "Seat", "Snapshot", "Waiter", "Watch", "exact_polls", "shared_watch"]
+
+BLIND_POLLS = 10
+MOST_PAGES = 50
+"""How many pages one poll may read before everybody has to ask for himself."""
+GATHERING_SECONDS = 1.0
+"""How long the first poll waits for others to join, such as all waits of a restarted triggerer."""
+ASKING_AT_ONCE = 4
+"""How many exact queries may be under way at once: the quota is the whole account's."""
+NEWEST_FIRST = "GmtCreateTime DESC"
+_EPOCH = datetime.fromtimestamp(0, timezone.utc)
+
+
+class View(msgspec.Struct):
+    """What the newest pages showed.
+
+    ``runs`` has every run with the labels that was created after ``since``; all of them if it is ``None``.
+    """
+
+    runs: dict[str, Run] = {}
+    since: datetime | None = None
+    total: int | None = None
+    pages: int = 0
+    token: str = ""
+
+    def add(self, page: RunPage, query: RunQuery) -> None:
+        """Take in one more page."""
+        self.runs.update({run.run_id: run for run in page.runs if query.matches(run)})
+        self.total = page.total_count if page.total_count is not None else self.total
+        self.pages += 1
+        self.token = page.next_token
+        oldest = min((run.gmt_create_time or _EPOCH for run in page.runs), default=self.since)
+        self.since = oldest if self.token else None
+
+    def covers(self, query: RunQuery) -> bool:
+        """Tell whether every run that matches a query is in here."""
+        start = query.window[0]
+        return self.since is None or (start is not None and start > self.since)
+
+    def news(self, before: View) -> list[Run]:
+        """Return the runs that were not there before, or not like this."""
+        return [run for run_id, run in self.runs.items() if before.runs.get(run_id) != run]
+
+    def explains(self, before: View) -> bool:
+        """Tell whether TotalCount changed just by what came and went where both views look."""
+        if self.since is None:
+            return True
+        if self.total is None or before.total is None:
+            return True  # it tells nothing
+        edge = self.since if before.since is None else max(self.since, before.since)
+        return self.total - before.total == self._beside(before, edge) - before._beside(self, edge)
+
+    def _beside(self, other: View, edge: datetime) -> int:
+        return sum(
+            run_id not in other.runs and (run.gmt_create_time or _EPOCH) > edge
+            for run_id, run in self.runs.items()
+        )
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What a poll saw: a view, what is new in it, and whether something changed further back.
+
+    Where the poll failed, ``error`` says how, and the rest says nothing.
+    """
+
+    view: View
+    news: list[Run] = []
+    beyond: bool = False
+    error: PaiError | None = None
+
+
+class Waiter(msgspec.Struct, frozen=True, eq=False):
+    """Somebody who waits: what for, and how often they want to know."""
+
+    query: RunQuery
+    interval: float
+
+
+class Seat(msgspec.Struct, frozen=True):
+    """A waiter's place at a watch."""
+
+    watch: Watch
+    waiter: Waiter
+
+    def look_again(self) -> None:
+        """Make sure that the next poll tells this waiter something, even if there is no news."""
+        self.watch.newcomers.append(self.waiter)
+
+    async def ask(self, max_runs: int | None) -> list[Run]:
+        """Return what the waiter's own query really finds."""
+        return await self.watch.ask(self.waiter.query, max_runs)
+
+
+class Watch:
+    """Polls for all waiters of one workspace and label."""
+
+    def __init__(self, client: SharedClient, query: RunQuery) -> None:
+        self.users = 0
+        self._client = client
+        self._query = query
+        self._waiters: list[Waiter] = []
+        self.newcomers: list[Waiter] = []
+        self._joined = asyncio.Event()
+        self._view = View()
+        self._blind = 0
+        self._failed = False
+        self._asking: dict[bytes, asyncio.Task[list[Run]]] = {}
+        self._turn = asyncio.Semaphore(ASKING_AT_ONCE)
+
+    @contextmanager
+    def joined(self, waiter: Waiter) -> Iterator[Seat]:
+        """Count somebody among those who wait."""
+        self._waiters.append(waiter)
+        seat = Seat(self, waiter)
+        seat.look_again()
+        self._joined.set()
+        try:
+            yield seat
+        finally:
+            self._waiters.remove(waiter)
+
+    async def snapshots(self) -> AsyncIterator[Snapshot]:
+        """Poll for ever, once each interval; yield only what somebody has to know."""
+        clock = asyncio.get_running_loop().time
+        await asyncio.sleep(min(GATHERING_SECONDS, self._interval() / 2))
+        while True:
+            started = clock()
+            self._joined.clear()
+            snapshot = await self._poll()
+            if snapshot is not None:
+                yield snapshot
+            while (left := started + self._interval() - clock()) > 0:
+                try:  # whoever joins may want a shorter interval
+                    await asyncio.wait_for(self._joined.wait(), left)
+                    self._joined.clear()
+                except asyncio.TimeoutError:
+                    break
+
+    async def ask(self, query: RunQuery, max_runs: int | None) -> list[Run]:
+        """Return what a query really finds; equal questions at the same time are asked once.
+
+        :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
+        """
+        key = msgspec.json.encode((query, max_runs))
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = asyncio.create_task(self._ask(query, max_runs))
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await asyncio.shield(task)  # one who stops waiting does not stop the others
+
+    async def _ask(self, query: RunQuery, max_runs: int | None) -> list[Run]:
+        async with self._turn:
+            located = await self._client.located(query)
+            return await self._client.run(lambda: list_runs(located, max_runs=max_runs))
+
+    def _interval(self) -> float:
+        return min((waiter.interval for waiter in self._waiters), default=1.0)
+
+    async def _poll(self) -> Snapshot | None:
+        newcomers, self.newcomers = self.newcomers, []
+        try:
+            snapshot = await self._look(newcomers)
+        except PaiError as error:
+            self.newcomers += newcomers
+            self._failed = True
+            return Snapshot(view=self._view, error=error)
+        recovered, self._failed = self._failed, False
+        return snapshot if snapshot.news or snapshot.beyond or newcomers or recovered else None
+
+    async def _look(self, newcomers: list[Waiter]) -> Snapshot:
+        before, now = self._view, View()
+        newest = max((run.gmt_create_time or _EPOCH for run in before.runs.values()), default=None)
+        await self._read(now)
+        while now.since is not None and newest is not None and now.since > newest and now.pages < MOST_PAGES:
+            await self._read(now)  # more came in one interval than a page holds
+        first = before.pages == 0
+        self._blind = 0 if now.total is not None or now.since is None else self._blind + 1
+        beyond = not first and (not now.explains(before) or self._blind >= BLIND_POLLS)
+        if beyond:
+            self._blind = 0
+        head = now.pages
+        while self._worth_reading(now, head, self._waiters if beyond else newcomers):
+            await self._read(now)
+        self._view = now
+        return Snapshot(view=now, news=[] if first else now.news(before), beyond=beyond)
+
+    async def _read(self, view: View) -> None:
+        query = await self._client.located(self._query)
+        request = page_request(query, NEWEST_FIRST, token=view.token)
+        view.add(await self._client.run(lambda: call(request, RunPage)), self._query)
+
+    @staticmethod
+    def _worth_reading(view: View, head: int, waiters: Iterable[Waiter]) -> bool:
+        """Tell whether one more page may spare more than one exact query."""
+        if view.since is None or view.pages >= MOST_PAGES:
+            return False
+        left = {msgspec.json.encode(waiter.query): waiter.query for waiter in waiters}
+        left = {key: query for key, query in left.items() if not view.covers(query)}
+        if len(left) <= view.pages - head + 1:
+            return False
+        pages_to_the_end = float("inf") if view.total is None else view.total / PAGE_SIZE - view.pages
+        return pages_to_the_end <= len(left) or any(query.window[0] is not None for query in left.values())
+
+
+_watches: dict[Hashable, Watch] = {}
+
+
+@contextmanager
+def shared_watch(key: Hashable, client: SharedClient, query: RunQuery) -> Iterator[Watch]:
+    """Give the watch of a key to one more user; it is forgotten when the last one leaves."""
+    key = (id(asyncio.get_running_loop()), key)
+    watch = _watches.setdefault(key, Watch(client, query))
+    watch.users += 1
+    try:
+        yield watch
+    finally:
+        watch.users -= 1
+        if watch.users == 0:
+            del _watches[key]
+
+
+async def exact_polls(
+    client: SharedClient, query: RunQuery, max_runs: int | None, interval: float
+) -> AsyncIterator[Snapshot]:
+    """Ask one waiter's own query each interval, where polls cannot be shared; every answer is news."""
+    clock = asyncio.get_running_loop().time
+    while True:
+        started = clock()
+        try:
+            located = await client.located(query)
+            runs = await client.run(functools.partial(list_runs, located, max_runs=max_runs))
+            yield Snapshot(view=View(runs={run.run_id: run for run in runs}), news=runs)
+        except PaiError as error:
+            yield Snapshot(view=View(), error=error)
+        await asyncio.sleep(max(0.0, started + interval - clock()))
