@@ -34,6 +34,12 @@ def get_provider_info() -> dict[str, object]:
         "hooks": [{"integration-name": name, "python-modules": ["airflow_provider_pai.hooks"]}],
         "operators": [{"integration-name": name, "python-modules": ["airflow_provider_pai.operators"]}],
         "sensors": [{"integration-name": name, "python-modules": ["airflow_provider_pai.sensors"]}],
+        "triggers": [
+            {
+                "integration-name": name,
+                "python-modules": ["airflow_provider_pai.triggers", "airflow_provider_pai.events"],
+            }
+        ],
         "extra-links": ["airflow_provider_pai.links.PaiRunLink"],
         "connection-types": [
             {

@@ -88,6 +88,7 @@ __all__ = [
     "PokeReturnValue",
     "StartTriggerArgs",
     "aget_connection",
+    "asset_stores",
     "default_deferrable",
     "first_reschedule",
     "form_widgets",
@@ -131,6 +132,16 @@ def trigger_event(payload: Any) -> Any:
 def task_success(xcoms: dict[str, Any]) -> Any:
     """Return an event that ends a deferred task with these XComs, without a worker."""
     return _first("TaskSuccessEvent", "airflow.triggers.base")(xcoms=xcoms)
+
+
+def asset_stores(trigger: Any) -> list[Any]:
+    """Return the state store of each asset that a watcher's trigger serves; none before 3.3."""
+    stores = getattr(trigger, "asset_state_store", None)
+    if stores is None:
+        return []
+    # With several assets the store wants to be told which, and a trigger is not told their names.
+    each = [*getattr(stores, "_by_name", {}).values(), *getattr(stores, "_by_uri", {}).values()]
+    return each or [stores]
 
 
 def object_storage_path(path: str) -> Any:

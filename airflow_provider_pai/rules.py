@@ -262,13 +262,17 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
         """How many runs that match the query a listing needs to bring; ``None`` where metrics choose."""
         return self.max_runs if self.metrics is None else None
 
+    def matching(self, runs: Iterable[Run]) -> list[Run]:
+        """Return the runs that count, in the order they came."""
+        rules = [] if self.metrics is None else wait_rules(self.metrics)
+        return [run for run in runs if self.query.matches(run) and _meets(run, rules)]
+
     def met_by(self, runs: Iterable[Run]) -> list[dict[str, Any]] | None:
         """Return the compact form of the awaited runs, or ``None`` while there are too few.
 
         ``runs`` come in the query's order and may hold others, which do not count.
         """
-        rules = [] if self.metrics is None else wait_rules(self.metrics)
-        awaited = [run for run in runs if self.query.matches(run) and _meets(run, rules)]
+        awaited = self.matching(runs)
         if len(awaited) < self.min_runs:
             return None
         return [run.to_dict() for run in awaited[: self.max_runs]]

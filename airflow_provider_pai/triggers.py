@@ -6,25 +6,35 @@ it each asks for itself over one shared client. Either way the same condition de
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncIterator, Hashable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pai._compat import DeferralTrigger, task_success, trigger_event
 from airflow_provider_pai.api import PaiError, Run, RunQuery
-from airflow_provider_pai.api.query import parse_labels
 from airflow_provider_pai.clients import SharedClient, shared_client
 from airflow_provider_pai.filters import FILTERS
 from airflow_provider_pai.links import LINK_KEY, console_url
 from airflow_provider_pai.rules import RunCondition
-from airflow_provider_pai.watch import NEWEST_FIRST, Seat, Snapshot, Waiter, Watch, exact_polls, shared_watch
+from airflow_provider_pai.stream import WatchingTrigger, open_watch
+from airflow_provider_pai.watch import Seat, Snapshot, Waiter, exact_polls
 
-__all__ = ["PaiRunTrigger"]
+__all__ = ["PaiRunEventTrigger", "PaiRunTrigger", "pai_run_asset"]
+
+if TYPE_CHECKING:
+    from airflow_provider_pai.events import PaiRunEventTrigger, pai_run_asset
 
 
-class PaiRunTrigger(DeferralTrigger):  # type: ignore[misc, valid-type]
+def __getattr__(name: str) -> Any:
+    # Only when it is asked for: Airflow 2 has no asset watchers.
+    if name in ("PaiRunEventTrigger", "pai_run_asset"):
+        from airflow_provider_pai import events
+
+        return getattr(events, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class PaiRunTrigger(WatchingTrigger, DeferralTrigger):  # type: ignore[misc, valid-type]
     """Fire once, when the awaited runs are there or the wait can no longer succeed.
 
     Its arguments are those of :class:`~airflow_provider_pai.sensors.PaiRunSensor`, as plain JSON and without
@@ -75,38 +85,6 @@ class PaiRunTrigger(DeferralTrigger):  # type: ignore[misc, valid-type]
         self.fault_tolerance = fault_tolerance
         self.end_task = end_task
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes an equal trigger in another process: plain JSON."""
-        arguments = inspect.signature(type(self)).parameters
-        kwargs = {name: getattr(self, name) for name in arguments}
-        for name in ("labels", "metrics"):
-            if isinstance(kwargs[name], Mapping):
-                kwargs[name] = dict(sorted(kwargs[name].items()))  # Airflow compares their text
-        for name in ("created_after", "created_before"):
-            if isinstance(kwargs[name], datetime):
-                kwargs[name] = kwargs[name].isoformat()
-        return f"{type(self).__module__}.{type(self).__qualname__}", kwargs
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PaiRunTrigger) and self.serialize() == other.serialize()
-
-    def __hash__(self) -> int:
-        return hash(str(self.serialize()))
-
-    def shared_stream_key(self) -> Hashable | None:
-        """Name the poll that this trigger shares with all that differ in other filters only."""
-        try:
-            return _stream_key(self.serialize()[1])
-        except PaiError:
-            return None  # run() says what is wrong
-
-    @classmethod
-    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot]:
-        """Poll for all triggers with the same key, for as long as there are any."""
-        async with _watch(kwargs) as (_, watch):
-            async for snapshot in watch.snapshots():
-                yield snapshot
-
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[Any]:
         """Fire when a shared snapshot holds the awaited runs."""
         try:
@@ -114,7 +92,7 @@ class PaiRunTrigger(DeferralTrigger):  # type: ignore[misc, valid-type]
         except PaiError as error:
             yield _failed(error)
             return
-        async with _watch(self.serialize()[1]) as (client, watch):
+        async with open_watch(self.serialize()[1]) as (client, watch):
             with watch.joined(Waiter(condition.query, self.poke_interval)) as seat:
                 async for event in self._wait(condition, shared_stream, client, seat):
                     yield event
@@ -202,17 +180,3 @@ def _failed(error: PaiError) -> Any:
     return trigger_event(
         {"status": "failed", "error": f"{type(error).__name__}: {error}", "lasting": not error.transient}
     )
-
-
-def _stream_key(kwargs: dict[str, Any]) -> Hashable:
-    labels = tuple(parse_labels(kwargs["labels"]).items())
-    return ("airflow_provider_pai", kwargs["pai_conn_id"], kwargs["region"], kwargs["workspace_id"], labels)
-
-
-@asynccontextmanager
-async def _watch(kwargs: dict[str, Any]) -> AsyncIterator[tuple[SharedClient, Watch]]:
-    """Open the client and the watch that all with these arguments share."""
-    query = RunQuery(workspace_id=kwargs["workspace_id"], labels=kwargs["labels"], order_by=NEWEST_FIRST)
-    async with shared_client(kwargs["pai_conn_id"], kwargs["region"]) as client:
-        with shared_watch(_stream_key(kwargs), client, query) as watch:
-            yield client, watch

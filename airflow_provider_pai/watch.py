@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -30,6 +31,8 @@ from airflow_provider_pai.api.paging import PAGE_SIZE
 from airflow_provider_pai.clients import SharedClient
 
 __all__ = ["NEWEST_FIRST", "Seat", "Snapshot", "Waiter", "Watch", "exact_polls", "shared_watch"]
+
+log = logging.getLogger(__name__)
 
 BLIND_POLLS = 10
 MOST_PAGES = 50
@@ -191,9 +194,13 @@ class Watch:
         newcomers, self.newcomers = self.newcomers, []
         try:
             snapshot = await self._look(newcomers)
-        except PaiError as error:
+        except Exception as error:
             self.newcomers += newcomers
             self._failed = True
+            if not isinstance(error, PaiError):
+                # Raised, it would end every wait at once, and Airflow would start them all again at once.
+                log.exception("A poll failed in an unforeseen way.")
+                error = PaiError(f"unforeseen: {type(error).__name__}: {error}")
             return Snapshot(view=self._view, error=error)
         recovered, self._failed = self._failed, False
         return snapshot if snapshot.news or snapshot.beyond or newcomers or recovered else None

@@ -1,0 +1,230 @@
+"""Start a DAG when runs newly match: a trigger for Airflow's AssetWatcher (Airflow 3.0 and later).
+
+**What a restart of the triggerer may repeat or miss.** On Airflow 3.3 the runs that were announced are kept
+in the asset's state store. A run that comes to match while the triggerer is down is announced when it is
+back; nothing is lost. They are stored :data:`SETTLE_SECONDS` after they were announced, when Airflow has the
+event in its database, so a triggerer that is killed in between announces them again. The newest
+:data:`REMEMBERED` matching runs are remembered: a run older than all of those that comes to match only now
+is not announced. On Airflow 3.0 to 3.2 there is no such store: what matches when the trigger starts counts
+as known, so that a restart repeats nothing and misses what came to match while it was down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger_event
+from airflow_provider_pai.api import Run, RunQuery
+from airflow_provider_pai.rules import RunCondition
+from airflow_provider_pai.stream import WatchingTrigger, open_watch
+from airflow_provider_pai.watch import NEWEST_FIRST, Seat, Snapshot, Waiter
+
+__all__ = ["REMEMBERED", "SETTLE_SECONDS", "PaiRunEventTrigger", "pai_run_asset"]
+
+if BaseEventTrigger is None:
+    raise ImportError("PaiRunEventTrigger needs asset watchers, which came with Airflow 3.0.")
+
+REMEMBERED = 1000
+"""How many runs are remembered as announced: 40 KB in the state store, whose values should stay below 64."""
+SETTLE_SECONDS = 3.0
+"""How long after an event its runs are stored as announced."""
+RUNS_PER_EVENT = 100
+PAYLOAD = (
+    *("run_id", "name", "experiment_id", "workspace_id", "source_type", "source_id"),
+    *("gmt_create_time", "labels", "metrics"),
+)
+_EPOCH = datetime.fromtimestamp(0, timezone.utc)
+
+
+class Announced:
+    """The newest runs that were announced, or were there before; older ones count as announced."""
+
+    def __init__(self, stored: Mapping[str, Any] | None = None) -> None:
+        self._created: dict[str, int] = dict(stored["runs"]) if stored else {}
+        self._floor: int | None = stored["floor"] if stored else None
+
+    def news(self, runs: Iterable[Run]) -> list[Run]:
+        """Return those of the runs that were not announced."""
+        return [
+            run
+            for run in runs
+            if run.run_id not in self._created and (self._floor is None or _ms(run) > self._floor)
+        ]
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Remember runs, and forget the oldest where there are too many."""
+        self._created.update({run.run_id: _ms(run) for run in runs})
+        newest = sorted(self._created.items(), key=lambda item: item[1], reverse=True)
+        self._created = dict(newest[:REMEMBERED])
+        if len(newest) > REMEMBERED:
+            self._floor = newest[REMEMBERED][1]
+
+    def stored(self) -> dict[str, Any]:
+        """Return this as plain JSON."""
+        return {"floor": self._floor, "runs": self._created}
+
+
+def _ms(run: Run) -> int:
+    return int((run.gmt_create_time or _EPOCH).timestamp() * 1000)
+
+
+class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
+    """Fire whenever runs newly match: for ``AssetWatcher(name=…, trigger=PaiRunEventTrigger(…))``.
+
+    One event for all that newly match at a poll, with the payload ``{"runs": [{run_id, name, labels,
+    metrics, …}, …]}``; or one for each, with ``{"run": {…}}``. It never ends by itself: a poll that fails is
+    logged and followed by the next one an interval later. What a restart may repeat or miss:
+    :mod:`airflow_provider_pai.events`.
+
+    :param labels: labels every run must carry, as a dict or as ``"key:value,key:value"``.
+    :param metrics: only runs count whose last values meet these rules: ``{"accuracy": ">= 0.9"}``.
+    :param poke_interval: seconds between polls; all triggers and sensors with the same labels share them.
+    :param per_run: fire once for each run.
+    :raises PaiUsageError: what cannot be asked, when the DAG is parsed.
+    """
+
+    def __init__(
+        self,
+        *,
+        labels: Mapping[str, str] | str,
+        pai_conn_id: str = "pai_default",
+        region: str | None = None,
+        workspace_id: str | None = None,
+        experiment_id: str | None = None,
+        name: str | None = None,
+        source_type: str | None = None,
+        source_id: str | None = None,
+        metrics: Mapping[str, str] | None = None,
+        poke_interval: float = 60.0,
+        per_run: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.labels = labels
+        self.pai_conn_id = pai_conn_id
+        self.region = region
+        self.workspace_id = workspace_id
+        self.experiment_id = experiment_id
+        self.name = name
+        self.source_type = source_type
+        self.source_id = source_id
+        self.metrics = metrics
+        self.poke_interval = poke_interval
+        self.per_run = per_run
+        self.condition()  # a mistake shows when the DAG is parsed
+
+    def condition(self) -> RunCondition:
+        """Return which runs to announce."""
+        return RunCondition(
+            query=RunQuery(
+                workspace_id=self.workspace_id,
+                experiment_id=self.experiment_id,
+                name=self.name,
+                source_type=self.source_type,
+                source_id=self.source_id,
+                labels=dict(self.labels) if isinstance(self.labels, Mapping) else self.labels,
+                order_by=NEWEST_FIRST,
+            ),
+            max_runs=REMEMBERED,
+            metrics=dict(self.metrics) if self.metrics is not None else None,
+        )
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[Any]:
+        """Fire when a shared snapshot shows runs that newly match."""
+        condition = self.condition()
+        async with open_watch(self.serialize()[1]) as (_, watch):
+            with watch.joined(Waiter(condition.query, self.poke_interval)) as seat:
+                async for event in self._announce(condition, shared_stream, seat):
+                    yield event
+
+    async def run(self) -> AsyncIterator[Any]:
+        """Fire when this trigger's own poll shows runs that newly match."""
+        condition = self.condition()
+        async with open_watch(self.serialize()[1], owner=self) as (_, watch):
+            with watch.joined(Waiter(condition.query, self.poke_interval)) as seat:
+                async for event in self._announce(condition, watch.snapshots(), seat):
+                    yield event
+
+    async def _announce(
+        self, condition: RunCondition, snapshots: AsyncIterator[Snapshot], seat: Seat
+    ) -> AsyncIterator[Any]:
+        announced: Announced | None = None
+        async for snapshot in snapshots:
+            if snapshot.error is not None:
+                self.log.warning("Poll failed, the next one follows: %s", snapshot.error)
+                continue
+            try:
+                runs = await self._matching(condition, snapshot, seat, first=announced is None)
+                announced = announced or await self._recall(runs)
+            except Exception as error:  # PAI or Airflow does not answer; raised, it would end the watch
+                self.log.warning("Looking further back failed, the next poll tries again: %s", error)
+                seat.look_again()
+                continue
+            news = announced.news(runs)
+            if not news:
+                continue
+            for payload in self._payloads(news):
+                yield trigger_event(payload)
+            announced.add(news)
+            await asyncio.sleep(SETTLE_SECONDS)
+            await self._remember(announced)
+
+    async def _matching(
+        self, condition: RunCondition, snapshot: Snapshot, seat: Seat, *, first: bool
+    ) -> list[Run]:
+        if not first and not snapshot.beyond:
+            runs = snapshot.news
+        elif snapshot.view.covers(condition.query):
+            runs = list(snapshot.view.runs.values())
+        else:
+            runs = await seat.ask(REMEMBERED)
+        return condition.matching(runs)
+
+    def _payloads(self, runs: list[Run]) -> list[dict[str, Any]]:
+        records = [{name: run.to_dict()[name] for name in PAYLOAD} for run in runs]
+        if self.per_run:
+            return [{"run": record} for record in records]
+        return [
+            {"runs": records[start : start + RUNS_PER_EVENT]}
+            for start in range(0, len(records), RUNS_PER_EVENT)
+        ]
+
+    @property
+    def _key(self) -> str:
+        """Name what is stored after what is asked: watchers with other filters may share an asset."""
+        asked = json.dumps(self.serialize()[1], sort_keys=True)
+        return f"pai_announced_{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+
+    async def _recall(self, present: list[Run]) -> Announced:
+        """Return what was announced before; where nothing is stored, what is there now counts as known."""
+        for store in asset_stores(self):
+            stored = await store.aget(self._key)
+            if stored is not None:
+                return Announced(stored)
+        announced = Announced()
+        announced.add(present)
+        await self._remember(announced)
+        return announced
+
+    async def _remember(self, announced: Announced) -> None:
+        for store in asset_stores(self):
+            try:
+                await store.aset(self._key, announced.stored())
+            except Exception:  # the next event stores it again; until then a restart repeats
+                self.log.exception("The announced runs could not be stored.")
+
+
+def pai_run_asset(name: str, **watched: Any) -> Any:
+    """Return an asset that is updated whenever runs newly match, for ``schedule=[pai_run_asset(…)]``.
+
+    :param name: the asset's name.
+    :param watched: the arguments of :class:`PaiRunEventTrigger`.
+    """
+    from airflow.sdk import Asset, AssetWatcher
+
+    trigger = PaiRunEventTrigger(**watched)
+    return Asset(name=name, watchers=[AssetWatcher(name=f"{name}_watcher", trigger=trigger)])
