@@ -1,0 +1,53 @@
+"""What several test modules share: a driver of flows that does no IO, and the fixture ``pai_emulator``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from airflow_provider_pai.api import Flow, Outcome, Request
+
+settings.register_profile("suite", deadline=None, max_examples=60)
+settings.load_profile("suite")
+
+Answers = Callable[[Request], Outcome] | Iterable[Outcome]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # An installed package registers its own plugin (entry point pytest11); a bare checkout cannot.
+    if not config.pluginmanager.has_plugin("pai_emulator"):
+        config.pluginmanager.import_plugin("airflow_provider_pai.testing")
+
+
+def drive(flow: Flow[Any], answers: Answers, sent: list[Request] | None = None) -> Any:
+    """Answer a flow's requests until it returns, without waiting; ``sent`` takes the requests."""
+    answer = answers if callable(answers) else _one_after_another(answers)
+    outcome: Any = None
+    while True:
+        try:
+            request = flow.send(outcome)
+        except StopIteration as end:
+            return end.value
+        if sent is not None:
+            sent.append(request)
+        outcome = answer(request)
+
+
+def _one_after_another(outcomes: Iterable[Outcome]) -> Callable[[Request], Outcome]:
+    remaining = iter(outcomes)
+
+    def answer(request: Request) -> Outcome:
+        outcome = next(remaining, None)
+        assert outcome is not None, f"one request more than expected: {request}"
+        return outcome
+
+    return answer
+
+
+@pytest.fixture(scope="session")
+def play() -> Callable[..., Any]:
+    """:func:`drive`, for modules that cannot import this one."""
+    return drive

@@ -1,0 +1,192 @@
+"""The house stands as it was drawn: who imports whom, how large a room is, and which version this is."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_pai
+
+PACKAGE = Path(airflow_provider_pai.__file__).parent
+ROOT = PACKAGE.parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+EMULATOR = "airflow_provider_pai.emulator"
+
+# Imports run downwards only: a room may import from the floors below its own, and from its own.
+FLOORS = [
+    ["api.errors", "api.signing"],
+    ["api.credentials", "api.models"],
+    ["api.query", "api.flow"],
+    ["api.parameters", "api.paging"],
+    ["api.operations", "api.experiments"],
+    ["api.client", "api.promotion"],
+    ["api"],
+    ["rules", "connection", "_compat"],
+    ["hooks", "links", "verdict"],
+    ["clients", "filters"],
+    ["watch"],
+    ["triggers", "gate", "writing"],
+    ["operators", "sensors"],
+]
+FLOOR = {f"airflow_provider_pai.{name}": level for level, names in enumerate(FLOORS) for name in names}
+
+
+def name_of(module: Path) -> str:
+    parts = module.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(module: Path) -> Iterator[str]:
+    """The absolute name of everything a module imports anywhere, functions and type checking included."""
+    package = name_of(module).split(".")
+    if module.stem != "__init__":
+        package = package[:-1]
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            yield source
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def ours(module: Path) -> set[str]:
+    """The modules of this package that a module imports."""
+    known = {name_of(other) for other in MODULES}
+    found = set(imports(module)) & known
+    # `from package import module` names the package too, which is not meant then.
+    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+
+
+def under(module: Path, *names: str) -> bool:
+    return any(
+        name_of(module) == f"airflow_provider_pai.{name}" or f".{name}." in f"{name_of(module)}."
+        for name in names
+    )
+
+
+each_module = pytest.mark.parametrize("module", MODULES, ids=name_of)
+
+
+@each_module
+def test_the_api_and_the_rules_import_no_airflow(module):
+    if under(module, "api", "rules", "emulator", "connection"):
+        assert not [name for name in imports(module) if name.split(".")[0] == "airflow"]
+
+
+@each_module
+def test_only_compat_knows_which_airflow_this_is(module):
+    if not under(module, "_compat"):
+        assert not [
+            name for name in imports(module) if name.startswith(("airflow.version", "airflow.__version__"))
+        ]
+
+
+@each_module
+def test_the_emulator_shares_nothing_with_the_rest(module):
+    if name_of(module).startswith(EMULATOR):
+        outside = {name for name in ours(module) if not name.startswith(EMULATOR)}
+    else:
+        outside = (
+            {name for name in ours(module) if name.startswith(EMULATOR)}
+            if not under(module, "testing")
+            else set()
+        )
+    assert not outside
+
+
+@each_module
+def test_imports_run_downwards_only(module):
+    level = FLOOR.get(name_of(module))
+    if level is None or name_of(module) == "airflow_provider_pai.api":
+        return
+    above = {name for name in ours(module) if FLOOR.get(name, -1) > level}
+    assert not above
+
+
+@each_module
+def test_the_api_imports_nothing_from_above(module):
+    if under(module, "api"):
+        assert {name for name in ours(module) if not name.startswith("airflow_provider_pai.api")} == set()
+
+
+def test_no_import_leads_back_to_where_it_began():
+    above = {name_of(module): ours(module) - {"airflow_provider_pai"} for module in MODULES}
+    leads_to = {name: set(names) for name, names in above.items() if not name.startswith(EMULATOR)}
+    for _ in leads_to:
+        for names in leads_to.values():
+            for other in list(names):
+                names |= leads_to.get(other, set())
+    api = "airflow_provider_pai.api"  # its __init__ gathers its own modules, which is no way back
+    assert [name for name, names in leads_to.items() if name in names and not name.startswith(api)] == []
+
+
+@each_module
+def test_no_module_is_longer_than_a_reader_bears(module):
+    assert len(module.read_text("utf-8").splitlines()) <= 350
+
+
+@each_module
+def test_the_leaves_import_nothing_of_ours(module):
+    if under(module, "api.errors", "api.signing"):
+        assert not ours(module)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import airflow_provider_pai",
+        "import airflow_provider_pai; airflow_provider_pai.get_provider_info()",
+        "import airflow_provider_pai.api",
+        "from airflow_provider_pai.api import *",
+        "import airflow_provider_pai.rules",
+        "import airflow_provider_pai.emulator",
+    ],
+)
+def test_what_needs_no_airflow_imports_without_one(statement):
+    script = f"""
+        import sys
+
+        class NoAirflow:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] == "airflow":
+                    raise ModuleNotFoundError(f"{{name}} is blocked")
+
+        sys.meta_path.insert(0, NoAirflow())
+        sys.path.insert(0, {str(ROOT)!r})
+        exec({statement!r})
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_everything_the_api_exports_is_there():
+    from airflow_provider_pai import api
+
+    for name in api.__all__:
+        assert getattr(api, name).__module__.startswith("airflow_provider_pai.api") or name in (
+            "Outcome",
+            "Flow",
+        )
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        api.Nothing  # noqa: B018
+
+
+def test_the_newest_entry_of_the_changelog_is_this_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    versions = re.findall(r"^## \[?(\d+\.\d+\.\d+)", changelog, re.MULTILINE)
+    assert versions[0] == airflow_provider_pai.__version__
