@@ -8,8 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import sync_to_async
-
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -29,7 +27,10 @@ if TYPE_CHECKING:
         AirflowSensorTimeout,
         AirflowSkipException,
     )
-    from airflow.triggers.base import BaseEventTrigger, BaseTrigger, StartTriggerArgs
+    from airflow.triggers.base import BaseEventTrigger, StartTriggerArgs
+
+    DeferralTrigger = BaseEventTrigger
+    SHARES_POLLS = True
 
 
 def _first(name: str, *modules: str) -> Any:
@@ -58,18 +59,22 @@ if not TYPE_CHECKING:
     AirflowNotFoundException = _first("AirflowNotFoundException", *_exceptions)
     AirflowSensorTimeout = _first("AirflowSensorTimeout", *_exceptions)
     AirflowSkipException = _first("AirflowSkipException", *_exceptions)
-    BaseTrigger = _first("BaseTrigger", "airflow.triggers.base")
-    StartTriggerArgs = _first("StartTriggerArgs", "airflow.triggers.base")
-    try:
-        BaseEventTrigger = _first("BaseEventTrigger", "airflow.triggers.base")
-    except ImportError:  # Airflow 2 has no asset watchers
-        BaseEventTrigger = None
     Context = dict  # only ever an annotation
 
-SHARES_POLLS = hasattr(BaseEventTrigger, "shared_stream_key")
-"""Whether triggers can share a poll (3.3): then a deferred task's trigger is an event trigger too."""
+    def __getattr__(name):
+        # What triggers rest on takes 25 ms to import, which a DAG that only names operators need not pay.
+        if name not in ("BaseEventTrigger", "DeferralTrigger", "SHARES_POLLS", "StartTriggerArgs"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        base = import_module("airflow.triggers.base")
+        event_trigger = getattr(base, "BaseEventTrigger", None)  # Airflow 2 has no asset watchers
+        shares_polls = hasattr(event_trigger, "shared_stream_key")  # 3.3
+        return {
+            "BaseEventTrigger": event_trigger,
+            "DeferralTrigger": event_trigger if shares_polls else base.BaseTrigger,
+            "SHARES_POLLS": shares_polls,
+            "StartTriggerArgs": base.StartTriggerArgs,
+        }[name]
 
-DeferralTrigger = BaseEventTrigger if SHARES_POLLS else BaseTrigger
 
 __all__ = [
     "SHARES_POLLS",
@@ -109,6 +114,8 @@ async def aget_connection(conn_id: str) -> tuple[Connection, dict[str, Any]]:
     if hasattr(connection, "aextra_dejson"):
         found = await BaseHook.aget_connection(conn_id)
         return found, await found.aextra_dejson()
+
+    from asgiref.sync import sync_to_async
 
     def look_up() -> tuple[Connection, dict[str, Any]]:
         found = BaseHook.get_connection(conn_id)

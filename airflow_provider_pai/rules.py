@@ -265,7 +265,7 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
     def matching(self, runs: Iterable[Run]) -> list[Run]:
         """Return the runs that count, in the order they came."""
         rules = [] if self.metrics is None else wait_rules(self.metrics)
-        return [run for run in runs if self.query.matches(run) and _meets(run, rules)]
+        return [run for run in filter(self.query.check(), runs) if _meets(run, rules)]
 
     def met_by(self, runs: Iterable[Run]) -> list[dict[str, Any]] | None:
         """Return the compact form of the awaited runs, or ``None`` while there are too few.

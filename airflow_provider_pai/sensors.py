@@ -14,7 +14,6 @@ from airflow_provider_pai._compat import (
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
-    StartTriggerArgs,
     default_deferrable,
     first_reschedule,
 )
@@ -59,11 +58,6 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     failed: their number in a row has to be remembered, and rescheduling forgets.
     """
 
-    start_trigger_args = StartTriggerArgs(
-        trigger_cls="airflow_provider_pai.triggers.PaiRunTrigger", next_method="execute_complete"
-    )
-    start_from_trigger = False
-
     def __init__(
         self,
         *,
@@ -86,9 +80,11 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         self.end_from_trigger = end_from_trigger
         self._deadline: float | None = None
         if self.deferrable and start_from_trigger:
+            from airflow_provider_pai._compat import StartTriggerArgs
+
             self.start_from_trigger = True
-            self.start_trigger_args = StartTriggerArgs(  # the class's own belongs to all sensors
-                trigger_cls=type(self).start_trigger_args.trigger_cls,
+            self.start_trigger_args = StartTriggerArgs(
+                trigger_cls="airflow_provider_pai.triggers.PaiRunTrigger",
                 trigger_kwargs=self._trigger_arguments(),
                 next_method="execute_complete",
                 timeout=timedelta(seconds=self.timeout),

@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class PaiRunTrigger(WatchingTrigger, DeferralTrigger):  # type: ignore[misc, valid-type]
+class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
     """Fire once, when the awaited runs are there or the wait can no longer succeed.
 
     Its arguments are those of :class:`~airflow_provider_pai.sensors.PaiRunSensor`, as plain JSON and without
@@ -66,7 +66,7 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):  # type: ignore[misc, val
         fault_tolerance: int | None = 10,
         end_task: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.pai_conn_id = pai_conn_id
         self.region = region
         self.workspace_id = workspace_id
@@ -130,9 +130,10 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):  # type: ignore[misc, val
         client: SharedClient,
         seat: Seat | None,
     ) -> AsyncIterator[Any]:
+        concerns = condition.query.check()
         look, faults = True, 0
         async for snapshot in snapshots:
-            look = look or snapshot.beyond or any(map(condition.query.matches, snapshot.news))
+            look = look or snapshot.beyond or any(map(concerns, snapshot.news))
             error = snapshot.error
             if error is None and look:
                 try:

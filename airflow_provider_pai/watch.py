@@ -59,7 +59,7 @@ class View(msgspec.Struct):
 
     def add(self, page: RunPage, query: RunQuery) -> None:
         """Take in one more page."""
-        self.runs.update({run.run_id: run for run in page.runs if query.matches(run)})
+        self.runs.update({run.run_id: run for run in filter(query.check(), page.runs)})
         self.total = page.total_count if page.total_count is not None else self.total
         self.pages += 1
         self.token = page.next_token

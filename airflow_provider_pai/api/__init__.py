@@ -55,6 +55,7 @@ from airflow_provider_pai.api.operations import (
     update_run,
     walk_runs,
 )
+from airflow_provider_pai.api.promotion import Promotion, promote_run
 from airflow_provider_pai.api.query import RunQuery
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ __all__ = [
     "PaiTransportError",
     "PaiUnavailableError",
     "PaiUsageError",
+    "Promotion",
     "Request",
     "Response",
     "Run",
@@ -105,6 +107,7 @@ __all__ = [
     "list_runs_page",
     "list_workspaces",
     "log_run_metrics",
+    "promote_run",
     "set_experiment_labels",
     "set_run_labels",
     "update_experiment",

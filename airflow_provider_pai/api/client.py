@@ -132,7 +132,8 @@ class PaiClient(Driver):
             yield from self.run(walk.next_page())
 
     def _attempt(self, request: Request) -> Outcome:
-        time.sleep(request.wait)
+        if request.wait:  # even sleep(0) gives the processor away
+            time.sleep(request.wait)
         started = time.monotonic()
         try:
             credential = self._credentials.get()

@@ -91,7 +91,7 @@ def _walk_runs(query: RunQuery, order_by: str, page_size: int, most: int | None)
         identity=lambda run: run.run_id,
         created=lambda run: run.gmt_create_time,
         direction=direction,
-        wanted=query.matches,
+        wanted=query.check(),
         beyond=beyond,
         most=most,
     )

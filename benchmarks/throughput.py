@@ -1,0 +1,60 @@
+"""Let the contestants list in turn, so that whatever else the machine does meets them all alike."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.fresh import ROOT
+from benchmarks.server import PAGE_SIZE, serving, stats
+
+RUNS = 20_000
+
+
+class Racer:
+    """A contestant in a process of its own."""
+
+    def __init__(self, name: str, url: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.contestants", name, url]
+        self._url = url
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Racer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:  # closes its input, which ends it
+            pass
+
+    def list_once(self) -> dict[str, Any]:
+        """Return what one listing took, and how the server saw it."""
+        before = stats(self._url)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("list\n")
+        self._process.stdin.flush()
+        figures: dict[str, Any] = json.loads(self._process.stdout.readline())
+        if figures["runs"] != RUNS:
+            raise SystemExit(f"a contestant returned {figures['runs']} runs of {RUNS}")
+        after = stats(self._url)
+        return figures | {name: after[name] - before[name] for name in after}
+
+
+def race(rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Return what each contestant took in each round. The first round warms up and comes with the rest.
+
+    A connection that is kept from round to round is counted in the first alone.
+    """
+    figures: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTESTANTS}
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(serving(RUNS // PAGE_SIZE))
+        racers = {name: stack.enter_context(Racer(name, url)) for name in CONTESTANTS}
+        for _ in range(1 + rounds):
+            for name, racer in racers.items():
+                figures[name].append(racer.list_once())
+    return figures
