@@ -1,0 +1,75 @@
+# Needs make, git, a package index and Python 3.10 or newer. Everything it makes is under .venvs, .airflow and dist.
+
+NEWEST  := 3.3.2
+AIRFLOW ?= $(NEWEST)
+PYTHON  ?= python3
+
+KNOWN := $(patsubst constraints/airflow-%.txt,%,$(wildcard constraints/airflow-*.txt))
+ifeq ($(filter $(AIRFLOW),$(KNOWN)),)
+    $(error AIRFLOW=$(AIRFLOW) is not one of $(KNOWN))
+endif
+
+# An environment's stamp names the Python that made it, so that another PYTHON makes it again.
+STAMP  := .made-by-$(notdir $(PYTHON))
+VENV   := .venvs/$(AIRFLOW)
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/$(STAMP)
+CHECKS := .venvs/$(NEWEST)
+
+# What the shell has set for another project or another Airflow stays out.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW_%,$(.VARIABLES))
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export AIRFLOW_HOME := $(CURDIR)/.airflow/$(AIRFLOW)
+export AIRFLOW__CORE__LOAD_EXAMPLES := False
+export SCARF_ANALYTICS := false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test lint types bench constraints wheel clean
+
+help:  ## this list
+	@echo "make TARGET [AIRFLOW=$(AIRFLOW)] [PYTHON=$(PYTHON)]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "AIRFLOW is one of $(KNOWN)"
+
+demo: $(READY)  ## run the example DAGs against a local PAI, with no account and no network
+	@$(PY) -m demo
+
+ui: $(READY)  ## the same in Airflow's own web interface
+	@$(PY) -m demo.ui
+
+test: $(READY) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and types (with the newest Airflow), and all tests but tests/e2e
+	$(PY) -m pytest -q --ignore=tests/e2e
+
+lint: $(CHECKS)/$(STAMP)  ## ruff: its rules and its format
+	$(CHECKS)/bin/ruff check .
+	$(CHECKS)/bin/ruff format --check .
+
+types: $(CHECKS)/$(STAMP)  ## mypy, strict, against the newest Airflow
+	$(CHECKS)/bin/mypy
+
+bench: $(READY)  ## measure
+	@$(PY) -m benchmarks
+
+constraints: $(CHECKS)/$(STAMP)  ## pin every supported Airflow's environment anew
+	@constraints/compile $(CHECKS)/bin/uv
+
+wheel: $(READY)  ## build dist/*.whl
+	@$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean:  ## remove what make has made
+	rm -rf .venvs .airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+# One environment for each Airflow, made again when what it is made from changes.
+.venvs/%/$(STAMP): constraints/airflow-%.txt pyproject.toml
+	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    sed -n 1p $< | grep -q "Python.* $$version[ .]" || \
+	    { sed -n '1s/[.] Made.*/./p' $<; echo "# $(PYTHON) is none of these; name one: make PYTHON=python3.12"; exit 1; }
+	@echo "==> installing Airflow $* into .venvs/$*: once, a minute or two"
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D) || \
+	    { echo "$(PYTHON) cannot make environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@if $(@D)/bin/python -m pip install --quiet uv; \
+	    then $(@D)/bin/uv pip install --quiet --python $(@D)/bin/python -r $< -e .; \
+	    else echo "==> uv is not to be had; pip takes longer"; $(@D)/bin/python -m pip install --quiet -r $< -e .; fi
+	@touch $@
