@@ -25,6 +25,8 @@ __all__ = ["REFRESH_SECONDS", "SharedClient", "shared_client"]
 
 REFRESH_SECONDS = 30.0
 """How old a Connection may be before it is read again."""
+SPACING_SECONDS = 0.2
+"""How far apart requests beyond an interval's first are sent: they take a third of PAI's quota at most."""
 
 T = TypeVar("T")
 
@@ -39,12 +41,20 @@ class SharedClient:
         self._settings: Settings | None = None
         self._client: api.AsyncPaiClient | None = None
         self._retired: api.AsyncPaiClient | None = None
+        self._next_turn = float("-inf")
         self.users = 0
 
     async def settings(self) -> Settings:
         """Return what the connection means, read no longer than :data:`REFRESH_SECONDS` ago."""
         settings, _ = await self._current()
         return settings
+
+    async def turn(self) -> None:
+        """Wait until one more request may be sent."""
+        now = time.monotonic()
+        start = max(now, self._next_turn)
+        self._next_turn = start + SPACING_SECONDS
+        await asyncio.sleep(start - now)
 
     async def located(self, query: api.RunQuery) -> api.RunQuery:
         """Return a query in the connection's workspace, unless it names one itself."""

@@ -19,7 +19,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import msgspec
 
@@ -39,20 +39,22 @@ MOST_PAGES = 50
 """How many pages one poll may read before everybody has to ask for himself."""
 GATHERING_SECONDS = 1.0
 """How long the first poll waits for others to join, such as all waits of a restarted triggerer."""
-ASKING_AT_ONCE = 4
-"""How many exact queries may be under way at once: the quota is the whole account's."""
 NEWEST_FIRST = "GmtCreateTime DESC"
-_EPOCH = datetime.fromtimestamp(0, timezone.utc)
+_EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
+_BARELY = _EARLIEST + timedelta(seconds=1)  # a run without a time of creation is no end of the listing
+_LATEST = datetime.max.replace(tzinfo=timezone.utc)
 
 
 class View(msgspec.Struct):
     """What the newest pages showed.
 
-    ``runs`` has every run with the labels that was created after ``since``; all of them if it is ``None``.
+    ``runs`` has every run with the labels that was created after ``since``, if that is ``sure``: not where
+    the service did not order as it was asked, or runs went while several pages were read.
     """
 
     runs: dict[str, Run] = {}
-    since: datetime | None = None
+    since: datetime = _LATEST
+    sure: bool = True
     total: int | None = None
     pages: int = 0
     token: str = ""
@@ -60,16 +62,32 @@ class View(msgspec.Struct):
     def add(self, page: RunPage, query: RunQuery) -> None:
         """Take in one more page."""
         self.runs.update({run.run_id: run for run in filter(query.check(), page.runs)})
+        times = [run.gmt_create_time or _EARLIEST for run in page.runs]
+        if times != sorted(times, reverse=True) or self._may_have_skipped(page, times):
+            self.sure = False
+        elif times:
+            self.since = max(times[-1], _BARELY)
+        if not page.next_token:
+            self.since = _EARLIEST
         self.total = page.total_count if page.total_count is not None else self.total
         self.pages += 1
         self.token = page.next_token
-        oldest = min((run.gmt_create_time or _EPOCH for run in page.runs), default=self.since)
-        self.since = oldest if self.token else None
+
+    def _may_have_skipped(self, page: RunPage, times: list[datetime]) -> bool:
+        """Tell whether this page does not follow on the last: runs came or went between the two."""
+        if self.pages == 0:
+            return False
+        fell = page.total_count is not None and page.total_count < (self.total or 0)
+        return fell or (bool(times) and times[0] > self.since)
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is nothing that it does not show."""
+        return self.sure and self.since == _EARLIEST
 
     def covers(self, query: RunQuery) -> bool:
         """Tell whether every run that matches a query is in here."""
-        start = query.window[0]
-        return self.since is None or (start is not None and start > self.since)
+        return self.whole or (self.sure and (query.window[0] or _EARLIEST) > self.since)
 
     def news(self, before: View) -> list[Run]:
         """Return the runs that were not there before, or not like this."""
@@ -77,16 +95,16 @@ class View(msgspec.Struct):
 
     def explains(self, before: View) -> bool:
         """Tell whether TotalCount changed just by what came and went where both views look."""
-        if self.since is None:
-            return True
-        if self.total is None or before.total is None:
-            return True  # it tells nothing
-        edge = self.since if before.since is None else max(self.since, before.since)
+        if self.whole or self.total is None or before.total is None:
+            return True  # there is nothing else, or nothing that tells of it
+        if not (self.sure and before.sure):
+            return self.total == before.total
+        edge = max(self.since, before.since)
         return self.total - before.total == self._beside(before, edge) - before._beside(self, edge)
 
     def _beside(self, other: View, edge: datetime) -> int:
         return sum(
-            run_id not in other.runs and (run.gmt_create_time or _EPOCH) > edge
+            run_id not in other.runs and (run.gmt_create_time or _EARLIEST) > edge
             for run_id, run in self.runs.items()
         )
 
@@ -139,7 +157,6 @@ class Watch:
         self._blind = 0
         self._failed = False
         self._asking: dict[bytes, asyncio.Task[list[Run]]] = {}
-        self._turn = asyncio.Semaphore(ASKING_AT_ONCE)
 
     @contextmanager
     def joined(self, waiter: Waiter) -> Iterator[Seat]:
@@ -183,9 +200,9 @@ class Watch:
         return await asyncio.shield(task)  # one who stops waiting does not stop the others
 
     async def _ask(self, query: RunQuery, max_runs: int | None) -> list[Run]:
-        async with self._turn:
-            located = await self._client.located(query)
-            return await self._client.run(lambda: list_runs(located, max_runs=max_runs))
+        await self._client.turn()
+        located = await self._client.located(query)
+        return await self._client.run(lambda: list_runs(located, max_runs=max_runs))
 
     def _interval(self) -> float:
         return min((waiter.interval for waiter in self._waiters), default=1.0)
@@ -207,12 +224,12 @@ class Watch:
 
     async def _look(self, newcomers: list[Waiter]) -> Snapshot:
         before, now = self._view, View()
-        newest = max((run.gmt_create_time or _EPOCH for run in before.runs.values()), default=None)
+        newest = max((run.gmt_create_time or _EARLIEST for run in before.runs.values()), default=_LATEST)
         await self._read(now)
-        while now.since is not None and newest is not None and now.since > newest and now.pages < MOST_PAGES:
+        while newest < now.since and now.sure and now.pages < MOST_PAGES:
             await self._read(now)  # more came in one interval than a page holds
         first = before.pages == 0
-        self._blind = 0 if now.total is not None or now.since is None else self._blind + 1
+        self._blind = 0 if now.whole or now.total is not None else self._blind + 1
         beyond = not first and (not now.explains(before) or self._blind >= BLIND_POLLS)
         if beyond:
             self._blind = 0
@@ -223,6 +240,8 @@ class Watch:
         return Snapshot(view=now, news=[] if first else now.news(before), beyond=beyond)
 
     async def _read(self, view: View) -> None:
+        if view.pages:
+            await self._client.turn()
         query = await self._client.located(self._query)
         request = page_request(query, NEWEST_FIRST, token=view.token)
         view.add(await self._client.run(lambda: call(request, RunPage)), self._query)
@@ -230,7 +249,7 @@ class Watch:
     @staticmethod
     def _worth_reading(view: View, head: int, waiters: Iterable[Waiter]) -> bool:
         """Tell whether one more page may spare more than one exact query."""
-        if view.since is None or view.pages >= MOST_PAGES:
+        if view.whole or not view.sure or view.pages >= MOST_PAGES:
             return False
         left = {msgspec.json.encode(waiter.query): waiter.query for waiter in waiters}
         left = {key: query for key, query in left.items() if not view.covers(query)}
