@@ -43,7 +43,11 @@ def emulator(home: Path) -> Iterator[str]:
         yield line.split()[-1]
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def airflow_environment(home: Path, pai_url: str) -> dict[str, str]:

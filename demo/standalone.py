@@ -90,7 +90,7 @@ def end(leader: subprocess.Popen[bytes]) -> None:
     """End a whole session: asked once each, and killed where that does not help."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         told: set[int] = set()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 10
         while (alive := set(members(leader.pid))) and time.monotonic() < deadline:
             for pid in alive - told:
                 with suppress(ProcessLookupError):

@@ -7,29 +7,19 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager
 
 import requests
 
 from airflow_provider_pai import api
 from demo.local import CHECKOUT, KEY, airflow_environment, emulator, fresh_home
-from demo.standalone import (
-    LOG,
-    LOOPBACK,
-    PASSWORD,
-    USER,
-    AirflowDiedError,
-    check,
-    free_port,
-    standalone,
-)
+from demo.rest import Airflow
+from demo.standalone import LOG, PASSWORD, USER, AirflowDiedError, check, free_port, standalone
 
 START_SECONDS = 300
 EVALUATED = {
@@ -55,61 +45,6 @@ def seed(pai_url: str) -> None:
             client.run(api.log_run_metrics(client.run(run), metrics))
 
 
-class Airflow:
-    """The REST API of the Airflow that is being started."""
-
-    def __init__(self, port: int) -> None:
-        self.url = f"http://{LOOPBACK}:{port}"
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxy leads to this machine
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Send one request and return its JSON."""
-        answer = self._session.request(method, f"{self.url}{path}", json=body, timeout=30)
-        answer.raise_for_status()
-        return answer.json()
-
-    def is_healthy(self) -> bool:
-        """Tell whether the web server answers and every component reports for work."""
-        with suppress(requests.RequestException):
-            health = self.call("GET", "/api/v2/monitor/health")
-            return all(component["status"] == "healthy" for component in health.values())
-        return False
-
-    def set_up(self, pai_url: str) -> None:
-        """Log in, and save a connection: unlike one in the environment it is seen and edited in the browser."""
-        login = {"username": USER, "password": PASSWORD}
-        token = self.call("POST", "/auth/token", login)["access_token"]
-        self._session.headers["Authorization"] = f"Bearer {token}"
-        connection = {
-            "connection_id": "pai_default",
-            "conn_type": "pai",
-            "description": "The local PAI of this demo",
-            "host": pai_url,
-            "login": KEY["access_key_id"],
-            "password": KEY["access_key_secret"],
-            "extra": json.dumps({"region": "cn-hangzhou"}),
-        }
-        self.call("POST", "/api/v2/connections", connection)
-
-    def import_errors(self) -> list[str]:
-        """Return what is wrong with the example DAGs."""
-        errors = self.call("GET", "/api/v2/importErrors")["import_errors"]
-        return [f"{error['filename']}: {error['stack_trace']}" for error in errors]
-
-    def has_dags(self) -> bool:
-        """Tell whether every example has been read."""
-        files = {path.name for path in (CHECKOUT / "dags_examples").glob("*.py")}
-        dags = self.call("GET", "/api/v2/dags")["dags"]
-        return files <= {dag["relative_fileloc"] for dag in dags} or bool(self.import_errors())
-
-    def unpause(self) -> None:
-        """Let the DAGs run that wait to be triggered; one with a schedule would start by itself."""
-        for dag in self.call("GET", "/api/v2/dags")["dags"]:
-            if dag["timetable_summary"] is None:
-                self.call("PATCH", f"/api/v2/dags/{dag['dag_id']}", {"is_paused": False})
-
-
 @contextmanager
 def only_one() -> Iterator[None]:
     """Refuse to run beside another one, as both would use the same files."""
@@ -123,7 +58,7 @@ def only_one() -> Iterator[None]:
 
 
 def choose_port(wanted: int | None) -> int:
-    """Return Airflow's usual port, or any free one where that is taken; a port that was named has to be free."""
+    """Return Airflow's usual port, any free one where that is taken, or the one that was asked for."""
     try:
         return free_port(8080 if wanted is None else wanted)
     except (OSError, OverflowError) as error:
@@ -138,7 +73,7 @@ def serve(port: int, interrupted: threading.Event) -> None:
     :raises AirflowDiedError: Airflow did not start in time, or ended by itself.
     """
     home = fresh_home("ui")
-    print("Starting Airflow and a local PAI; this takes about half a minute …", flush=True)
+    print("Starting Airflow and a local PAI; this takes half a minute or more …", flush=True)
     with emulator(home) as pai_url:
         seed(pai_url)
         environment = airflow_environment(home, pai_url)
@@ -163,7 +98,8 @@ def serve(port: int, interrupted: threading.Event) -> None:
             if not until(airflow.has_dags):
                 return
             airflow.unpause()
-            print(*airflow.import_errors(), sep="\n", end="", file=sys.stderr)
+            for error in airflow.import_errors():
+                print(error, file=sys.stderr)
             print(f"Airflow: {airflow.url}  user: {USER}  password: {PASSWORD}  (Ctrl-C ends it)", flush=True)
             while not interrupted.wait(1):
                 check(process)

@@ -28,15 +28,16 @@ RUN_SECONDS = 600
 def web_interface() -> Iterator[str]:
     """Run `make ui`'s program; yields its address."""
     command = [sys.executable, "-u", "-m", "demo.ui", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=IMAGES.parent.parent) as process:
-        try:
-            lines = iter(process.stdout or ())
-            found = next(filter(None, (re.search(r"http://\S+", line) for line in lines)), None)
-            if found is None:
-                raise SystemExit("The web interface did not start.")
-            yield found[0]
-        finally:
-            process.send_signal(signal.SIGINT)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=IMAGES.parent.parent)
+    try:
+        lines = iter(process.stdout or ())
+        found = next(filter(None, (re.search(r"http://\S+", line) for line in lines)), None)
+        if found is None:
+            raise SystemExit("The web interface did not start.")
+        yield found[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate()  # reads on, so that it can say its last words
 
 
 def save(page: Page, name: str, part: str = "body") -> None:
@@ -59,7 +60,7 @@ def run_dag(page: Page, url: str, dag_id: str) -> None:
         page.wait_for_timeout(2000)
         state = page.request.get(f"{runs}/{RUN}", fail_on_status_code=True).json()["state"]
     if state != "success":
-        raise SystemExit(f"{dag_id} is {state} after {RUN_SECONDS} s or less.")
+        raise SystemExit(f"The run of {dag_id} is {state}, not a success; it had {RUN_SECONDS} s.")
 
 
 def take(page: Page, url: str) -> None:
