@@ -2,8 +2,8 @@
 
 Three scikit-learn models learn to read handwritten digits (the data set ships with scikit-learn). Each
 training is a run in PAI with its params. Each evaluation measures the model on data it has not seen, logs
-the metrics to its run and sets the label `is_evaluation:true`. Meanwhile one task lists the runs of the
-experiment and another waits until all three are evaluated.
+the metrics to its run and sets the label `is_evaluation:true`. Then one task lists the runs of the experiment
+and another waits until all three are evaluated: in the triggerer, if they are not yet.
 
 Needs a connection `pai_default` and scikit-learn on the workers. Writes an experiment and three runs to
 PAI. Models go through the param `artifacts`: with workers on several machines make it a path that all of
@@ -58,7 +58,7 @@ def pai_train_and_evaluate() -> None:
         """Make an experiment for this DAG run."""
         return PaiHook().create_experiment(f"digits-{ts_nodash}")
 
-    @task
+    @task(map_index_template="{{ model['name'] }}")
     def train(model: dict, experiment_id: str, params: dict | None = None) -> dict:
         """Train one model as one run, and keep it where the evaluation finds it."""
         import pickle
@@ -104,20 +104,17 @@ def pai_train_and_evaluate() -> None:
 
     experiment_id = make_experiment()
     trained = train.partial(experiment_id=experiment_id).expand(model=MODELS)
-    evaluate.expand(trained=trained)
-
     listed = PaiListRunsOperator(task_id="list_runs", experiment_id=experiment_id, labels="stage:training")
-    trained >> listed
-
     evaluated = PaiRunSensor(
         task_id="wait_for_evaluations",
         experiment_id=experiment_id,
         labels="is_evaluation:true",
         min_runs=len(MODELS),
-        mode="reschedule",
-        poke_interval=2,
+        deferrable=True,
+        poke_interval=10,
         timeout=600,
     )
+    evaluate.expand(trained=trained) >> listed >> evaluated
     report(evaluated.output)
 
 

@@ -1,8 +1,9 @@
 """Wait until somebody's evaluation is there.
 
 Shows `PaiRunSensor` waiting for one run that was created in this DAG run's day and carries the label
-`is_evaluation:true`, however late the label comes. It gives its worker back between polls
-(`mode="reschedule"`), fails after six hours, and hands the runs it found to the next task.
+`is_evaluation:true`, however late the label comes. It waits in the triggerer (`deferrable=True`), where all
+waits for the same label share one poll on Airflow 3.3, fails after six hours, and hands the runs it found to
+the next task.
 
 Needs a connection `pai_default`. Nothing is written to PAI.
 """
@@ -33,7 +34,7 @@ def pai_wait_for_evaluation() -> None:
         task_id="wait_for_evaluation",
         labels={"is_evaluation": "true"},
         created_after="{{ data_interval_start }}",
-        mode="reschedule",
+        deferrable=True,
         poke_interval=60,
         timeout=timedelta(hours=6).total_seconds(),
     )
