@@ -24,21 +24,24 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export SCARF_ANALYTICS := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test lint types bench constraints wheel clean
+.PHONY: help demo ui test e2e lint types bench screenshots constraints wheel clean
 
 help:  ## this list
 	@echo "make TARGET [AIRFLOW=$(AIRFLOW)] [PYTHON=$(PYTHON)]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "AIRFLOW is one of $(KNOWN)"
 
 demo: $(READY)  ## run the example DAGs against a local PAI, with no account and no network
 	@$(PY) -m demo
 
-ui: $(READY)  ## the same in Airflow's own web interface
-	@$(PY) -m demo.ui
+ui: $(CHECKS)/$(STAMP)  ## the examples in the web interface of the newest Airflow, with a local PAI
+	@$(CHECKS)/bin/python -m demo.ui
 
 test: $(READY) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and types (with the newest Airflow), and all tests but tests/e2e
 	$(PY) -m pytest -q --ignore=tests/e2e
+
+e2e: $(CHECKS)/$(STAMP)  ## tests with a whole Airflow: scheduler, triggerer, API server, dag processor
+	$(CHECKS)/bin/python -m pytest -q tests/e2e
 
 lint: $(CHECKS)/$(STAMP)  ## ruff: its rules and its format
 	$(CHECKS)/bin/ruff check .
@@ -47,8 +50,13 @@ lint: $(CHECKS)/$(STAMP)  ## ruff: its rules and its format
 types: $(CHECKS)/$(STAMP)  ## mypy, strict, against the newest Airflow
 	$(CHECKS)/bin/mypy
 
-bench: $(READY)  ## measure
-	@$(PY) -m benchmarks
+bench: $(CHECKS)/$(STAMP)  ## measure clients and imports, and a thousand waits
+	@$(CHECKS)/bin/python -m benchmarks
+	@$(CHECKS)/bin/python -m benchmarks.waiting
+
+screenshots: $(CHECKS)/$(STAMP)  ## take docs/images anew (needs Chromium)
+	@$(CHECKS)/bin/uv pip install --quiet --python $(CHECKS)/bin/python playwright==1.65.2 pillow
+	@$(CHECKS)/bin/python docs/screenshots.py
 
 constraints: $(CHECKS)/$(STAMP)  ## pin every supported Airflow's environment anew
 	@constraints/compile $(CHECKS)/bin/uv
@@ -60,13 +68,13 @@ wheel: $(READY)  ## build dist/*.whl
 clean:  ## remove what make has made
 	rm -rf .venvs .airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
-# One environment for each Airflow, made again when what it is made from changes.
+# One environment for each Airflow, made again when what it is made from changes. (3.0 does not make its own home.)
 .venvs/%/$(STAMP): constraints/airflow-%.txt pyproject.toml
 	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	    sed -n 1p $< | grep -q "Python.* $$version[ .]" || \
 	    { sed -n '1s/[.] Made.*/./p' $<; echo "# $(PYTHON) is none of these; name one: make PYTHON=python3.12"; exit 1; }
-	@echo "==> installing Airflow $* into .venvs/$*: once, a minute or two"
-	@rm -rf $(@D)
+	@echo "==> installing Airflow $* into .venvs/$*: once, about a minute"
+	@rm -rf $(@D) && mkdir -p .airflow/$*
 	@$(PYTHON) -m venv $(@D) || \
 	    { echo "$(PYTHON) cannot make environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@if $(@D)/bin/python -m pip install --quiet uv; \
