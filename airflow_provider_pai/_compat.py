@@ -136,9 +136,22 @@ def trigger_event(payload: Any) -> Any:
     return _first("TriggerEvent", "airflow.triggers.base")(payload)
 
 
-def task_success(xcoms: dict[str, Any]) -> Any:
-    """Return an event that ends a deferred task with these XComs, without a worker."""
-    return _first("TaskSuccessEvent", "airflow.triggers.base")(xcoms=xcoms)
+async def task_success(ti: Any, xcoms: dict[str, Any]) -> Any:
+    """Return an event that ends a deferred task with these XComs, without a worker.
+
+    Airflow 3 stores an event's own XComs as JSON within JSON, which tasks that pull them get as text. There
+    they are pushed before, as a worker pushes them.
+    """
+    event = _first("TaskSuccessEvent", "airflow.triggers.base")
+    if ti is None or not hasattr(event, "model_fields"):  # Airflow 2's are no models of pydantic's
+        return event(xcoms=xcoms)
+    from asgiref.sync import sync_to_async
+
+    push = sync_to_async(_first("XCom", "airflow.sdk.execution_time.xcom").set)
+    place = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
+    for key, value in xcoms.items():
+        await push(key=key, value=value, **place)
+    return event()
 
 
 def asset_stores(trigger: Any) -> list[Any]:

@@ -72,6 +72,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
+CONSOLE_FIELDS = ("region", "workspace_id", "source_type", "source_id", "experiment_id", "run_id")
+
 FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "port", "extra"],
     "relabeling": {"login": "AccessKey ID", "password": "AccessKey secret", "host": "Endpoint override"},
@@ -121,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             credentials=_credentials(connection, extra),
             region=region,
             workspace_id=str(extra["workspace_id"]) if extra.get("workspace_id") else None,
-            console_url=extra.get("console_url") or None,
+            console_url=_template(extra.get("console_url")),
         )
 
 
@@ -146,17 +148,22 @@ def _credentials(connection: AnyConnection, extra: Mapping[str, Any]) -> Credent
 
 
 def _endpoint(connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> str:
-    if not connection.host:
+    address = _bracketed((connection.host or "").strip())
+    if not address:
         service = "aiworkspace-vpc" if _is_true(extra.get("vpc")) else "aiworkspace"
         return f"https://{service}.{_known(region, connection)}.aliyuncs.com"
-    host = connection.host if "://" in connection.host else f"//{connection.host}"
     try:
-        parts = urlsplit(host)
+        parts = urlsplit(address if "://" in address else f"//{address}")
         name, port = parts.hostname or "", parts.port or connection.port
     except ValueError as error:
         raise PaiConfigurationError(
             f"The host {connection.host!r} of {connection.conn_id!r} is no address: {error}."
         ) from None
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise PaiConfigurationError(
+            f"The host {connection.host!r} of {connection.conn_id!r} goes on after the host and its port; "
+            "PAI's paths are added here, so leave that out."
+        )
     loopback = _is_loopback(name)
     scheme = parts.scheme or ("http" if loopback else "https")
     if scheme == "http" and not loopback and not _is_true(extra.get("allow_http")):
@@ -166,6 +173,36 @@ def _endpoint(connection: AnyConnection, extra: Mapping[str, Any], region: str |
         )
     shown = f"[{name}]" if ":" in name else name
     return f"{scheme}://{shown}{f':{port}' if port else ''}"
+
+
+def _bracketed(address: str) -> str:
+    """Put an IPv6 address in brackets, which Airflow takes off when it reads a URI."""
+    scheme, separator, host = address.rpartition("://")
+    try:
+        return f"{scheme}{separator}[{ipaddress.IPv6Address(host)}]"
+    except ValueError:
+        return address
+
+
+def fill_in(template: str, fields: Mapping[str, str]) -> str:
+    """Return a console link from its template.
+
+    :raises PaiConfigurationError: a template with an unknown field.
+    """
+    try:
+        return template.format(**fields)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise PaiConfigurationError(
+            f"The connection's console_url {template!r} cannot be filled in ({error}); its fields are: "
+            f"{', '.join(f'{{{name}}}' for name in fields)}."
+        ) from None
+
+
+def _template(text: Any) -> str | None:
+    if not text:
+        return None
+    fill_in(str(text), dict.fromkeys(CONSOLE_FIELDS, ""))  # a wait would otherwise end with this error
+    return str(text)
 
 
 def _known(region: str | None, connection: AnyConnection) -> str:

@@ -39,7 +39,8 @@ def _verb(flow: Callable[P, api.Flow[T]]) -> Callable[Concatenate[PaiHook, P], T
 
     @functools.wraps(flow)
     def run(self: PaiHook, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.client().run(flow(*args, **kwargs))
+        asked = flow(*args, **kwargs)  # refuses what is wrong before the connection is read
+        return self.client().run(asked)
 
     signature = inspect.signature(flow)
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -123,6 +124,8 @@ class PaiHook(BaseHook):
 
     def _workspace(self, workspace_id: str | int | None) -> str | None:
         found = workspace_id or self.workspace_id or self.settings.workspace_id
+        if found is None:
+            self.log.info("No workspace is named, so PAI answers for the default workspace.")
         return None if found is None else str(found)
 
     # --- runs ---------------------------------------------------------------------------------------------
@@ -132,15 +135,11 @@ class PaiHook(BaseHook):
 
         :raises PaiUsageError: what cannot be asked, with what to write instead.
         """
-        asked = {name: value for name, value in filters.items() if value is not None}
-        query = api.RunQuery.of(
-            **asked
-        )  # before the connection is read: it may be wrong, and this is for sure
+        known = api.RunQuery.__struct_fields__
+        asked = {name: value for name, value in filters.items() if value is not None or name not in known}
+        query = api.RunQuery.of(**asked)  # refuses what is wrong before the connection is read
         workspace_id = self._workspace(query.workspace_id)
-        if workspace_id is None:
-            self.log.info("No workspace is named, so PAI answers for the default workspace.")
-            return query
-        return api.RunQuery.of(**{**asked, "workspace_id": workspace_id})
+        return query if workspace_id is None else api.RunQuery.of(**{**asked, "workspace_id": workspace_id})
 
     def list_runs(
         self, *, page_size: int = 100, max_runs: int | None = None, **filters: Unpack[RunFilters]
@@ -155,7 +154,8 @@ class PaiHook(BaseHook):
         :param max_runs: return at most the first so many.
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
-        return self.client().run(api.list_runs(self.query(**filters), page_size=page_size, max_runs=max_runs))
+        flow = api.list_runs(self.query(**filters), page_size=page_size, max_runs=max_runs)
+        return self.client().run(flow)
 
     def iter_runs(
         self, *, page_size: int = 100, max_runs: int | None = None, **filters: Unpack[RunFilters]

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_pai._compat import BaseOperator, BaseOperatorLink, pushed_link
-from airflow_provider_pai.api.errors import PaiConfigurationError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.signing import percent_encode
+from airflow_provider_pai.connection import CONSOLE_FIELDS, fill_in
 
 __all__ = ["LINK_KEY", "PaiRunLink", "console_url"]
 
@@ -33,22 +33,16 @@ def console_url(runs: Sequence[Run], region: str | None, template: str | None = 
     :raises PaiConfigurationError: a template with an unknown field.
     """
     run = runs[0] if runs else None
-    fields = {"region": region or ""}
-    for name in ("workspace_id", "source_type", "source_id", "experiment_id", "run_id"):
+    fields = {"region": percent_encode(region or "")}
+    for name in CONSOLE_FIELDS[1:]:
         fields[name] = percent_encode(getattr(run, name, None) or "")
     if template is None:
         page = SOURCE_PAGES.get(fields["source_type"]) if fields["source_id"] else None
-        where = f"regionId={percent_encode(region)}" if region else ""
+        where = f"regionId={fields['region']}" if region else ""
         if page is not None and fields["workspace_id"]:
             where += f"&workspaceId={fields['workspace_id']}"
         template = f"{CONSOLE}?{where.lstrip('&')}{page or '#/workspace/overview'}".replace("?#", "#")
-    try:
-        return template.format(**fields)
-    except (KeyError, IndexError, ValueError) as error:
-        raise PaiConfigurationError(
-            f"The connection's console_url {template!r} cannot be filled in ({error}); its fields are: "
-            f"{', '.join(f'{{{name}}}' for name in fields)}."
-        ) from None
+    return fill_in(template, fields)
 
 
 class PaiRunLink(BaseOperatorLink):

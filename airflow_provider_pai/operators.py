@@ -8,13 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pai._compat import object_storage_path
 from airflow_provider_pai.filters import RunFilterOperator
+from airflow_provider_pai.gate import PaiRunGateOperator
 from airflow_provider_pai.links import PaiRunLink
+from airflow_provider_pai.writing import (
+    PaiCreateRunOperator,
+    PaiLogRunMetricsOperator,
+    PaiPromoteRunOperator,
+    PaiUpdateRunOperator,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
     from airflow_provider_pai.api import Run
 
-__all__ = ["PaiListRunsOperator", "PaiRunLink"]
+__all__ = [
+    "PaiCreateRunOperator",
+    "PaiListRunsOperator",
+    "PaiLogRunMetricsOperator",
+    "PaiPromoteRunOperator",
+    "PaiRunGateOperator",
+    "PaiRunLink",
+    "PaiUpdateRunOperator",
+]
 
 XCOM_BYTES = 1024 * 1024
 """How large a list may be to go to XCom: it is stored in Airflow's database and sent whole to each reader."""
@@ -70,6 +85,10 @@ class PaiListRunsOperator(RunFilterOperator):
             return _small_enough([run.to_dict() for run in runs])
 
     def _write(self, output_path: str, runs: Iterator[Run], context: Context) -> dict[str, Any]:
+        from airflow_provider_pai.api import PaiUsageError
+
+        if not output_path:
+            raise PaiUsageError("output_path is empty. Leave it out, or check the template it came from.")
         path = object_storage_path(output_path)
         if path.protocol in ("file", "local", ""):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +103,8 @@ class PaiListRunsOperator(RunFilterOperator):
         except BaseException:
             path.unlink(missing_ok=True)  # half a list must not pass for a whole one
             raise
+        if count == 0:
+            self.push_link(context, [])
         self.log.info("Wrote %d runs to %s.", count, output_path)
         return {"path": output_path, "count": count}
 

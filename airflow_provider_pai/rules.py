@@ -10,7 +10,7 @@ A metric rule is a text::
     comparison = ">=" | ">" | "<=" | "<" | "=="
 
 such as ``">= 0.90"``, ``">= baseline + 0.01"`` or ``"max >= 0.9"``. Numbers are compared exactly, as the
-decimals they are written as: 0.93 is ``>= 0.92 + 0.01``, which binary fractions would deny.
+decimals they are written as: 0.94 is ``>= 0.93 + 0.01``, which binary fractions would deny.
 """
 
 from __future__ import annotations
@@ -28,7 +28,16 @@ from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Metric, Run, json_number
 from airflow_provider_pai.api.query import RunQuery
 
-__all__ = ["Judgement", "MetricRule", "MetricRules", "RunCondition", "flaw", "parse_rules", "wait_rules"]
+__all__ = [
+    "Judgement",
+    "MetricRule",
+    "MetricRules",
+    "RunCondition",
+    "flaw",
+    "parse_rules",
+    "shown",
+    "wait_rules",
+]
 
 MetricRules = Mapping[str, str | Sequence[str]]
 """What a user writes: each metric's rule, or a list of rules that must all be met."""
@@ -111,9 +120,10 @@ class MetricRule(msgspec.Struct, frozen=True, kw_only=True):
         except OverflowError:
             return Judgement(False, None, f"{self} is beyond what a number can be, with baseline {baseline}")
         passed = COMPARISONS[self.comparison](_exact(value), exact_limit)
-        reason = f"{value!r} is{'' if passed else ' not'} {self.comparison} {limit!r}"
+        told, standard, bound = shown(value, baseline, limit)
+        reason = f"{told} is{'' if passed else ' not'} {self.comparison} {bound}"
         if self.operator:
-            reason += f" (baseline {baseline!r} {self.operator} {self.number})"
+            reason += f" (baseline {standard} {self.operator} {self.number})"
         return Judgement(passed, limit, reason)
 
     def _limit(self, baseline: float | None) -> Fraction:
@@ -130,6 +140,14 @@ def flaw(whose: str, wanted: str, value: float | None) -> str | None:
     if value is None:
         return f"{whose} has no {wanted}"
     return None if math.isfinite(value) else f"{wanted} of {whose} is {json_number(value)}"
+
+
+def shown(*numbers: float | str | None) -> list[str]:
+    """Return numbers in six digits, or in all of them where six would make different ones look equal."""
+    short: dict[Any, str] = {number: f"{number:.6g}" for number in numbers if isinstance(number, float)}
+    if len(set(short.values())) < len(short):
+        short = {}
+    return ["-" if number is None else short.get(number, str(number)) for number in numbers]
 
 
 def _exact(value: float) -> Fraction:

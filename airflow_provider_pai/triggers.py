@@ -137,11 +137,12 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
             error = snapshot.error
             if error is None and look:
                 try:
-                    met = condition.met_by(await _runs(condition, snapshot, seat))
+                    runs = await _runs(condition, snapshot, seat)
+                    met = condition.met_by(runs)
                     if met is not None:
                         yield await self._met(met, client)
                         return
-                    look = False
+                    look = _must_look_again(condition, snapshot, seat, runs)
                 except PaiError as own:
                     error = own
             if error is None:
@@ -158,23 +159,28 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
             return trigger_event({"status": "met", "runs": runs})
         settings = await client.settings()
         link = console_url([Run.from_dict(runs[0])], settings.region, settings.console_url)
-        return task_success({"return_value": runs, LINK_KEY: link})
+        return await task_success(self.task_instance, {"return_value": runs, LINK_KEY: link})
 
 
 async def _runs(condition: RunCondition, snapshot: Snapshot, seat: Seat | None) -> list[Run]:
     """Return what the condition decides over: the snapshot if it shows all, else its own query's answer."""
     if seat is None or snapshot.view.covers(condition.query):
-        runs = list(snapshot.view.runs.values())
+        runs = list(reversed(snapshot.view.runs.values()))  # of equal times the older first, as PAI lists
         condition.query.sort(runs)
         return runs
     try:
-        runs = await seat.ask(condition.enough)
+        return await seat.ask(condition.enough)
     except PaiError:
         seat.look_again()
         raise
-    if condition.metrics and runs:
-        seat.look_again()  # values logged to an old run change nothing that a shared poll would see
-    return runs
+
+
+def _must_look_again(condition: RunCondition, snapshot: Snapshot, seat: Seat | None, runs: list[Run]) -> bool:
+    """Tell whether values may be logged to these runs without any news in the shared polls."""
+    if seat is None or not runs or condition.metrics is None or snapshot.view.covers(condition.query):
+        return False
+    seat.look_again()
+    return True
 
 
 def _failed(error: PaiError) -> Any:

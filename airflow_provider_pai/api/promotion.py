@@ -1,10 +1,9 @@
-"""Move a label to a run, so that at every moment some run carries it.
+"""Move labels to a run, so that at every moment some run carries each of them.
 
 The order makes it safe, whatever fails and whoever promotes at the same time: first the present holders are
 listed, then the winner is labelled and seen to be, and only then the listed ones lose their label. A
 failure leaves one holder too many at the worst, and repeating the whole ends with the winner alone. Of two
-promotions at once neither can have listed the other's winner before the other listed, so one of the
-winners stays.
+promotions at once not both can have listed the other's winner, so that at least one winner stays.
 
 Source: GetRun, ListRuns, UpdateRun and DeleteRunLabel of AIWorkSpace 2021-02-04 (FACTS 6).
 """
@@ -19,63 +18,69 @@ from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.operations import delete_run_label, get_run, list_runs, set_run_labels
 from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
 
-__all__ = ["Promotion", "promote_run"]
+__all__ = ["PaiLabelNotSeenError", "Promotion", "promote_run"]
+
+
+class PaiLabelNotSeenError(PaiResponseError):
+    """PAI took a label and does not show it, or somebody else removed it at once: repeat the promotion."""
+
+    transient = True
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     """What was done: nothing, where ``promoted`` is False and ``demoted_run_ids`` is empty."""
 
     run_id: str
-    label: str
+    labels: dict[str, str]
     promoted: bool
-    """Whether the run got the label now; False if it carried it already."""
+    """Whether the run got a label now; False if it carried them already."""
     demoted_run_ids: list[str]
 
 
-def promote_run(run_id: str, label: Labels, *, among: RunQuery | None = None) -> Flow[Promotion]:
-    """Give ``label`` to a run, then take it from the runs ``among`` which it is unique.
+def promote_run(run_id: str, labels: Labels, *, among: RunQuery | None = None) -> Flow[Promotion]:
+    """Give ``labels`` to a run, then take each from the other runs ``among`` which it is unique.
 
     Without a workspace ``among`` means the run's own; it may narrow to an experiment, or to other labels.
     Labels that are not named stay as they are, whether PAI merges or replaces labels.
 
-    :raises PaiUsageError: not exactly one label, or a run that is not itself ``among`` those.
+    :raises PaiUsageError: the run is not itself ``among`` those; nothing was changed.
     :raises PaiNotFoundError: there is no such run; nothing was changed.
-    :raises PaiResponseError: PAI took the label but does not show it; no other run has lost it.
+    :raises PaiLabelNotSeenError: a label was set and is not there; no other run has lost it.
     """
-    wanted = parse_labels(label)
-    if len(wanted) != 1:
-        raise PaiUsageError(f"promote_run moves one label, not {len(wanted)}: {label!r}.")
-    ((key, value),) = wanted.items()
+    wanted = parse_labels(labels)
     among = among or RunQuery()
     winner = yield from get_run(run_id)
     if not among.matches(winner):
         raise PaiUsageError(
-            f"The run {run_id!r} is not among those it would be chosen from ({among}), so that after its "
-            "promotion none of them would carry the label. Name another run, or other filters."
+            f"The run {run_id!r} is not among those of which one is to carry {wanted}: it would leave them "
+            "without one. Name another run, or other labels and filters of those."
         )
-    holders = yield from list_runs(_holders(among, wanted, winner))
-    promoted = winner.labels.get(key) != value
+    holders: dict[str, list[Run]] = {}
+    for key, value in wanted.items():
+        holders[key] = yield from list_runs(_carrying(key, value, among, winner))
+    promoted = not _carries(winner, wanted)
     if promoted:
         yield from set_run_labels(run_id, wanted)
-        yield from _see(run_id, key, value)
-    demoted = [holder.run_id for holder in holders if holder.run_id != run_id]
-    for holder_id in demoted:
+        seen = yield from get_run(run_id)
+        if not _carries(seen, wanted):
+            raise PaiLabelNotSeenError(
+                f"GetRun: the run {run_id} was given {wanted} and shows {seen.labels}", status=200
+            )
+    demoted = [(run.run_id, key) for key, runs in holders.items() for run in runs if run.run_id != run_id]
+    for holder_id, key in demoted:
         yield from _demote(holder_id, key)
-    return Promotion(run_id=run_id, label=f"{key}:{value}", promoted=promoted, demoted_run_ids=demoted)
+    ids = list(dict.fromkeys(holder_id for holder_id, _ in demoted))
+    return Promotion(run_id=run_id, labels=wanted, promoted=promoted, demoted_run_ids=ids)
 
 
-def _holders(among: RunQuery, label: dict[str, str], winner: Run) -> RunQuery:
-    fields = msgspec.structs.asdict(among)
-    labels = {**dict(among.label_items), **label}
-    return RunQuery(**{**fields, "labels": labels, "workspace_id": among.workspace_id or winner.workspace_id})
+def _carrying(key: str, value: str, among: RunQuery, winner: Run) -> RunQuery:
+    labels = {**dict(among.label_items), key: value}
+    workspace_id = among.workspace_id or winner.workspace_id
+    return msgspec.structs.replace(among, labels=labels, workspace_id=workspace_id)
 
 
-def _see(run_id: str, key: str, value: str) -> Flow[None]:
-    seen = yield from get_run(run_id)
-    if seen.labels.get(key) != value:
-        raise PaiResponseError(
-            f"UpdateRun: PAI took the label {key}:{value} for {run_id} and shows {seen.labels}", status=200
-        )
+def _carries(run: Run, labels: dict[str, str]) -> bool:
+    return labels.items() <= run.labels.items()
 
 
 def _demote(run_id: str, key: str) -> Flow[None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -121,12 +122,12 @@ class Account:
         metrics: dict[str, float] | None = None,
         source_type: str | None = None,
         source_id: str | None = None,
-        gmt_create_time: str | None = None,
+        gmt_create_time: str | datetime | None = None,
     ) -> str:
         """Add a run and return its id.
 
         :param experiment_id: without one, an experiment of the workspace is used, made if need be.
-        :param gmt_create_time: ISO 8601; now when absent.
+        :param gmt_create_time: ISO 8601 or a datetime; now when absent.
         """
         (run_id,) = self.add_runs(
             1,
@@ -154,7 +155,7 @@ class Account:
         metrics: dict[str, float] | Callable[[int], dict[str, float]] | None = None,
         source_type: str | None = None,
         source_id: str | Callable[[int], str] | None = None,
-        gmt_create_time: str | Callable[[int], str] | None = None,
+        gmt_create_time: str | datetime | Callable[[int], str | datetime] | None = None,
     ) -> list[str]:
         """Add `n` runs in one transaction and return their ids.
 
@@ -271,7 +272,7 @@ def _new_id(noun: str) -> str:
     return f"{noun}-{secrets.token_hex(9)}"
 
 
-def _at(value: T | Callable[[int], T] | None, index: int) -> T | None:
+def _at(value: T | Callable[[int], T] | None, index: int) -> Any:
     return value(index) if callable(value) else value
 
 

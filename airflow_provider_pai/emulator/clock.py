@@ -27,11 +27,12 @@ def iso(unix_time: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def from_iso(text: str) -> float:
-    """Read an ISO 8601 time as seconds since 1970; without an offset it is UTC.
+def from_iso(time: str | datetime) -> float:
+    """Read an ISO 8601 time, or a datetime, as seconds since 1970; without an offset it is UTC.
 
-    :raises ValueError: when `text` is no such time.
+    :raises ValueError: when it is no such time.
     """
+    text = time.isoformat() if isinstance(time, datetime) else time
     # Before Python 3.11, fromisoformat does not know the letter Z.
     moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

@@ -1,0 +1,277 @@
+"""The verdict of a gate: which run was judged, against what, and why it passes or not.
+
+:func:`judge` is a flow like those of :mod:`airflow_provider_pai.api`: it does no IO itself, and asks for a
+metric's history where a run's own metrics do not suffice.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from airflow_provider_pai.api.errors import PaiUsageError
+from airflow_provider_pai.api.flow import Flow
+from airflow_provider_pai.api.models import Metric, Run, json_number, last_values
+from airflow_provider_pai.api.operations import list_run_metrics
+from airflow_provider_pai.rules import Judgement, MetricRule, flaw, shown
+
+__all__ = ["Check", "Selection", "Verdict", "judge"]
+
+MissingBaseline = Literal["fail", "pass"]
+NOTHING = "there is no run to judge"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule, applied to one run. A number that is not finite is the text ``NaN`` or ``[-]Infinity``."""
+
+    run_id: str
+    run_name: str | None
+    metric: str
+    rule: str
+    passed: bool
+    value: float | str | None
+    read_from: str
+    """``run``: what the run itself says; ``history``: all that ListRunMetrics knows of the metric."""
+    baseline: float | str | None
+    baseline_run_id: str | None
+    limit: float | None
+    """What the value was compared with."""
+    reason: str
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gate decided. ``run`` is the chosen run, which passed if the verdict did."""
+
+    passed: bool
+    reason: str
+    select: str
+    run: dict[str, Any] | None
+    baseline_run_ids: list[str]
+    checks: list[Check]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain JSON form that goes to XCom."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+    def table(self) -> str:
+        """Return the checks as an aligned table, for the task's log."""
+        from tabulate import tabulate  # type: ignore[import-untyped]
+
+        rows = [
+            (
+                "ok" if check.passed else "NO",
+                check.run_name or check.run_id,
+                check.metric,
+                check.rule,
+                *shown(check.value, check.baseline, check.limit),
+                check.read_from,
+                check.reason,
+            )
+            for check in self.checks
+        ]
+        headers = ("", "run", "metric", "rule", "value", "baseline", "limit", "read from", "reason")
+        table: str = tabulate(rows, headers=headers, disable_numparse=True)
+        return table
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which of several runs a gate judges: ``newest``, ``all``, ``any``, or the one ``highest`` or
+    ``lowest`` in a metric.
+    """
+
+    which: str
+    metric: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Selection:
+        """Read ``"newest"``, ``"all"``, ``"any"``, ``"highest <metric>"`` or ``"lowest <metric>"``.
+
+        :raises PaiUsageError: anything else.
+        """
+        if text in ("newest", "all", "any"):
+            return cls(text)
+        found = re.fullmatch(r"(highest|lowest) (\S.*)", text) if isinstance(text, str) else None
+        if found is None:
+            raise PaiUsageError(
+                f"select={text!r} must be 'newest', 'all', 'any', or the best by a metric, with its "
+                "direction: 'highest accuracy', 'lowest log_loss'."
+            )
+        return cls(*found.groups())
+
+    def __str__(self) -> str:
+        return f"{self.which} {self.metric}".strip()
+
+
+def judge(
+    runs: Sequence[Run],
+    rules: Sequence[MetricRule],
+    *,
+    baselines: Sequence[Run] = (),
+    select: str = "newest",
+    missing_baseline: MissingBaseline = "fail",
+) -> Flow[Verdict]:
+    """Judge runs by rules, in which ``baseline`` means every one of ``baselines`` but the run itself.
+
+    ``newest`` and the best by a metric judge one run. ``all`` and ``any`` judge, newest first, those that
+    are no baseline themselves. No run at all, and a run that is the only baseline, do not pass.
+
+    :param missing_baseline: whether a rule with ``baseline`` is met while no run is one.
+    """
+    court = _Court(rules, baselines, missing_baseline)
+    selection = Selection.parse(select)
+    newest_first = sorted(runs, key=_created, reverse=True)
+    if selection.which in ("all", "any"):
+        return (yield from court.several(newest_first, selection))
+    if selection.which == "newest":
+        chosen = newest_first[0] if runs else None
+    else:
+        chosen = yield from court.best(newest_first, selection)
+    return (yield from court.one(chosen, len(runs), selection))
+
+
+def _created(run: Run) -> float:
+    return run.gmt_create_time.timestamp() if run.gmt_create_time else 0.0
+
+
+class _Court:
+    """Judges runs, asking for the history of no metric twice."""
+
+    def __init__(
+        self, rules: Sequence[MetricRule], baselines: Sequence[Run], missing_baseline: MissingBaseline
+    ) -> None:
+        self.rules = rules
+        self.baselines = baselines
+        self.missing_baseline = missing_baseline
+        self.histories: dict[tuple[str, str], list[Metric]] = {}
+
+    def one(self, run: Run | None, of: int, selection: Selection) -> Flow[Verdict]:
+        if run is None:
+            reason = f"none of {of} runs has a finite {selection.metric}" if of else NOTHING
+            return self._verdict(selection, None, [], passed=False, reason=reason)
+        checks = yield from self._checks(run)
+        how = "the newest" if selection.which == "newest" else f"with the {selection}"
+        who = f"{_name(run)}, {how} of {of} runs," if of > 1 else _name(run)
+        failed = [check for check in checks if not check.passed]
+        reason = f"{who} does not pass: {_told(failed)}" if failed else f"{who} passes: {_told(checks)}"
+        return self._verdict(selection, run, checks, passed=not failed, reason=reason)
+
+    def several(self, runs: Sequence[Run], selection: Selection) -> Flow[Verdict]:
+        ours = [run for run in runs if not self._is_baseline(run)]
+        checks: list[Check] = []
+        passing: list[Run] = []
+        for run in ours:
+            of_run = yield from self._checks(run)
+            checks += of_run
+            if all(check.passed for check in of_run):
+                passing.append(run)
+        passed = bool(passing) and (selection.which == "any" or len(passing) == len(ours))
+        reason = f"{len(passing)} of {len(ours)} runs meet every rule"
+        if not ours:
+            reason = NOTHING + (" but the baseline itself" if runs else "")
+        elif not passed:
+            reason += f"; {_told([check for check in checks if not check.passed], name_runs=True)}"
+        return self._verdict(selection, passing[0] if passed else None, checks, passed=passed, reason=reason)
+
+    def best(self, runs: Sequence[Run], selection: Selection) -> Flow[Run | None]:
+        rule = MetricRule(metric=selection.metric, comparison="==")  # only says which value to read
+        found: Run | None = None
+        record = 0.0
+        for run in runs:
+            value, _ = yield from self._read(run, rule)
+            if value is None or not math.isfinite(value):
+                continue
+            if found is None or (value > record if selection.which == "highest" else value < record):
+                found, record = run, value
+        return found
+
+    def _verdict(
+        self, selection: Selection, run: Run | None, checks: list[Check], *, passed: bool, reason: str
+    ) -> Verdict:
+        return Verdict(
+            passed=passed,
+            reason=reason,
+            select=str(selection),
+            run=run.to_dict() if run else None,
+            baseline_run_ids=[baseline.run_id for baseline in self.baselines],
+            checks=checks,
+        )
+
+    def _is_baseline(self, run: Run) -> bool:
+        return any(run.run_id == baseline.run_id for baseline in self.baselines)
+
+    def _checks(self, run: Run) -> Flow[list[Check]]:
+        checks = []
+        for rule in self.rules:
+            checks.append((yield from self._check(run, rule)))
+        return checks
+
+    def _check(self, run: Run, rule: MetricRule) -> Flow[Check]:
+        value, read_from = yield from self._read(run, rule)
+        others = [baseline for baseline in self.baselines if baseline.run_id != run.run_id]
+        standard: float | None = None
+        against: Run | None = None
+        if not rule.baseline:
+            judgement = rule.judge(value)
+        elif not others:
+            judgement = self._without_baseline(run, rule, value)
+        else:
+            judgement, standard, against = yield from self._against(others, rule, value)
+        return Check(
+            run_id=run.run_id,
+            run_name=run.name,
+            metric=rule.metric,
+            rule=str(rule),
+            passed=judgement.passed,
+            value=None if value is None else json_number(value),
+            read_from=read_from,
+            baseline=None if standard is None else json_number(standard),
+            baseline_run_id=against.run_id if against else None,
+            limit=judgement.limit,
+            reason=judgement.reason,
+        )
+
+    def _against(
+        self, others: Sequence[Run], rule: MetricRule, value: float | None
+    ) -> Flow[tuple[Judgement, float | None, Run]]:
+        for other in others:
+            standard, _ = yield from self._read(other, rule)
+            judgement = rule.judge(value, standard)
+            if not judgement.passed:
+                break
+        return judgement, standard, other
+
+    def _without_baseline(self, run: Run, rule: MetricRule, value: float | None) -> Judgement:
+        unfit = flaw("the run", rule.wanted, value)
+        if unfit:
+            return Judgement(False, None, unfit)
+        if self._is_baseline(run):
+            return Judgement(False, None, "the run is itself the baseline")
+        passed = self.missing_baseline == "pass"
+        return Judgement(passed, None, f"no run is the baseline (missing_baseline={self.missing_baseline!r})")
+
+    def _read(self, run: Run, rule: MetricRule) -> Flow[tuple[float | None, str]]:
+        """Return the value that a rule speaks of, and where it was read."""
+        own = last_values(run.metrics)
+        if rule.reading == "last" and rule.metric in own:
+            return own[rule.metric], "run"
+        key = run.run_id, rule.metric
+        if key not in self.histories:
+            self.histories[key] = yield from list_run_metrics(*key)
+        return rule.value_in(self.histories[key]), "history"
+
+
+def _name(run: Run) -> str:
+    return f"{run.name} ({run.run_id})" if run.name and run.name != run.run_id else run.run_id
+
+
+def _told(checks: Sequence[Check], *, name_runs: bool = False) -> str:
+    told = []
+    for check in checks[:5]:
+        who = f"{check.run_name or check.run_id}: " if name_runs else ""
+        told.append(f"{who}{check.metric} {check.rule}: {check.reason}")
+    return "; ".join(told) + (f"; and {len(checks) - 5} more" if len(checks) > 5 else "")

@@ -1,0 +1,237 @@
+"""Tasks that write to PAI: create, update, measure and promote runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_provider_pai.api.errors import PaiUsageError
+from airflow_provider_pai.api.models import Run
+from airflow_provider_pai.api.promotion import promote_run
+from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
+from airflow_provider_pai.filters import PaiOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_pai._compat import Context
+
+__all__ = [
+    "PaiCreateRunOperator",
+    "PaiLogRunMetricsOperator",
+    "PaiPromoteRunOperator",
+    "PaiUpdateRunOperator",
+]
+
+Params = Mapping[str, str | int | float | bool]
+
+
+class PaiCreateRunOperator(PaiOperator):
+    """Create a run in an experiment.
+
+    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai.filters.PaiOperator`, and, all
+    templated:
+
+    :param experiment_id: the experiment.
+    :param name: 1 to 63 of ``A-Z a-z 0-9 _ -``, beginning with a letter; by default the run's id.
+    :param labels: as a dict or as ``"key:value,key:value"``.
+    :param run_params: the run's params: texts, numbers, true or false. (``params`` is Airflow's own.)
+    :param source_type: what kind of PAI job the run comes from: ``TrainingService`` or ``DLC``.
+    :param source_id: the id of that job.
+    :return: the id of the run. Where PAI carries a request out and its answer is lost, a retry makes
+        another run.
+    """
+
+    template_fields: Sequence[str] = (
+        *PaiOperator.template_fields,
+        *("experiment_id", "name", "labels", "run_params", "source_type", "source_id"),
+    )
+    template_fields_renderers = {"labels": "json", "run_params": "json"}  # noqa: RUF012 - Airflow's own way
+
+    def __init__(
+        self,
+        *,
+        experiment_id: str,
+        name: str | None = None,
+        labels: Labels | None = None,
+        run_params: Params | None = None,
+        source_type: str | None = None,
+        source_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.experiment_id = experiment_id
+        self.name = name
+        self.labels = labels
+        self.run_params = run_params
+        self.source_type = source_type
+        self.source_id = source_id
+
+    def execute(self, context: Context) -> str:
+        """Create the run."""
+        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+
+        source: dict[str, Any] = {"source_type": self.source_type, "source_id": self.source_id}
+        with lasting_errors_fail_the_task():
+            run_id = self.hook.create_run(
+                self.experiment_id, name=self.name, labels=self.labels, params=self.run_params, **source
+            )
+            self.push_link(context, [Run(run_id=run_id, experiment_id=self.experiment_id, **source)])
+        self.log.info("Created the run %s in %s.", run_id, self.experiment_id)
+        return run_id
+
+
+class PaiUpdateRunOperator(PaiOperator):
+    """Change a run's name, labels or params; labels and params that are not named stay as they are.
+
+    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai.filters.PaiOperator`, and, all
+    templated:
+
+    :param run_id: the PAI run (not the DAG run).
+    :param name: its new name.
+    :param labels: labels to add or change, as a dict or as ``"key:value,key:value"``.
+    :param run_params: params to add or change. (``params`` is Airflow's own.)
+    :return: the id of the run.
+    """
+
+    template_fields: Sequence[str] = (
+        *PaiOperator.template_fields,
+        *("run_id", "name", "labels", "run_params"),
+    )
+    template_fields_renderers = {"labels": "json", "run_params": "json"}  # noqa: RUF012 - Airflow's own way
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        name: str | None = None,
+        labels: Labels | None = None,
+        run_params: Params | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+        self.name = name
+        self.labels = labels
+        self.run_params = run_params
+        if name is None and labels is None and run_params is None:
+            raise PaiUsageError("there is nothing to change; give name, labels or run_params.")
+
+    def execute(self, context: Context) -> str:
+        """Read the run and send the whole wanted set, since PAI may replace what is not sent (FACTS 6)."""
+        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+
+        with lasting_errors_fail_the_task():
+            run = self.hook.get_run(self.run_id)
+            labels = None if self.labels is None else {**run.labels, **parse_labels(self.labels)}
+            params = None if self.run_params is None else {**run.params, **self.run_params}
+            self.hook.update_run(self.run_id, name=self.name, labels=labels, params=params)
+            self.push_link(context, [run])
+        self.log.info("Updated the run %s.", self.run_id)
+        return self.run_id
+
+
+class PaiLogRunMetricsOperator(PaiOperator):
+    """Log one value for each metric of a run. Logged again, as by a retry, the last value counts.
+
+    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai.filters.PaiOperator`, and, all
+    templated:
+
+    :param run_id: the PAI run (not the DAG run).
+    :param metrics: ``{"accuracy": 0.93}``; a number may be text, as templates make it.
+    :param step: the step all of them belong to.
+    :return: the id of the run.
+    """
+
+    template_fields: Sequence[str] = (*PaiOperator.template_fields, "run_id", "metrics", "step")
+    template_fields_renderers = {"metrics": "json"}  # noqa: RUF012 - Airflow's own way
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        metrics: Mapping[str, float | str],
+        step: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+        self.metrics = metrics
+        self.step = step
+
+    def execute(self, context: Context) -> str:
+        """Log the values in one request."""
+        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+
+        with lasting_errors_fail_the_task():
+            metrics = {key: _number(key, value, float) for key, value in self.metrics.items()}
+            step = None if self.step is None else _number("step", self.step, int)
+            self.hook.log_run_metrics(self.run_id, metrics, step=step)
+            self.push_link(context, [Run(run_id=self.run_id)])
+        self.log.info("Logged %s to the run %s.", metrics, self.run_id)
+        return self.run_id
+
+
+class PaiPromoteRunOperator(PaiOperator):
+    """Move a label such as ``champion:true`` to a run, so that there is never a moment without one.
+
+    The run gets the label first, the runs that had it lose it after. Repeating the task after a failure at
+    any point ends with this run alone, and where it is so already nothing is written. Other labels are not
+    touched. See :mod:`airflow_provider_pai.api.promotion`.
+
+    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai.filters.PaiOperator`, and, all
+    templated:
+
+    :param run_id: the PAI run to promote, such as ``"{{ ti.xcom_pull('gate').run.run_id }}"``.
+    :param labels: what to move, ``{"champion": "true"}`` or ``"champion:true"``.
+    :param among: labels of the runs that have one champion among them, such as ``"model:digits"``; without
+        them there is one for the whole workspace.
+    :param experiment_id: there is one champion in this experiment.
+    :return: ``{"run_id", "labels", "promoted", "demoted_run_ids"}``.
+    """
+
+    template_fields: Sequence[str] = (
+        *PaiOperator.template_fields,
+        *("run_id", "labels", "among", "experiment_id"),
+    )
+    template_fields_renderers = {"labels": "json", "among": "json"}  # noqa: RUF012 - Airflow's own way
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        labels: Labels,
+        among: Labels | None = None,
+        experiment_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+        self.labels = labels
+        self.among = among
+        self.experiment_id = experiment_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Move the label."""
+        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+
+        with lasting_errors_fail_the_task():
+            among = RunQuery.of(labels=self.among, experiment_id=self.experiment_id)
+            done = self.hook.client().run(promote_run(self.run_id, self.labels, among=among))
+            self.push_link(context, [Run(run_id=self.run_id)])
+        if done.promoted or done.demoted_run_ids:
+            demoted = ", ".join(done.demoted_run_ids) or "no run"
+            self.log.info("%s carries %s now; before it did %s.", done.run_id, done.labels, demoted)
+        else:
+            self.log.info("%s carries %s already, and no other run does.", done.run_id, done.labels)
+        plain: dict[str, Any] = msgspec.to_builtins(done)
+        return plain
+
+
+def _number(name: str, value: Any, kind: type[int] | type[float]) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        raise PaiUsageError(f"{name}={value!r} is no number; check the template it came from.") from None

@@ -1,0 +1,326 @@
+# ruff: noqa: F401, F811 - fixtures come by import
+"""A Connection means what its form says, in every way it can be written; what it cannot mean is refused."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from typing import Any
+
+import pytest
+from airflow_db import HOME, SECRET, add_connection, airflow_db, first, new_dag, pai, run_dag
+
+from airflow_provider_pai.api import Credential, PaiConfigurationError
+from airflow_provider_pai.connection import FIELD_BEHAVIOUR, FIELDS, REGIONS, Settings
+from airflow_provider_pai.hooks import PaiHook
+from airflow_provider_pai.operators import PaiListRunsOperator
+
+KEY = {"login": "LTAI-the-id", "password": "the-secret-of-the-key"}
+TOKEN = "the+token/of=STS"
+HANGZHOU = "https://aiworkspace.cn-hangzhou.aliyuncs.com"
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Write a connection as JSON, and return what a hook makes of it."""
+
+    def connect(region: str | None = None, **fields: Any) -> Settings:
+        monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps({"conn_type": "pai", **KEY, **fields}))
+        return PaiHook("tried", region=region).settings
+
+    return connect
+
+
+def everything_said(error: BaseException) -> str:
+    """The text of an error and of all it came from."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+# --- where the requests go --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "endpoint"),
+    [
+        ({"extra": {"region": "cn-hangzhou"}}, HANGZHOU),
+        (
+            {"extra": {"region": "cn-hangzhou", "vpc": True}},
+            HANGZHOU.replace("//aiworkspace", "//aiworkspace-vpc"),
+        ),
+        (
+            {"extra": {"region": "cn-hangzhou", "vpc": "true"}},
+            HANGZHOU.replace("//aiworkspace", "//aiworkspace-vpc"),
+        ),
+        ({"extra": {"region": "cn-hangzhou", "vpc": "false"}}, HANGZHOU),
+        ({"extra": {"region": "cn-hangzhou", "vpc": None}}, HANGZHOU),
+        ({"extra": {"region": "cn-hangzhou"}, "host": "", "port": 0}, HANGZHOU),
+        ({"host": "pai.example.com"}, "https://pai.example.com"),
+        ({"host": "pai.example.com", "port": 8443}, "https://pai.example.com:8443"),
+        ({"host": "pai.example.com:8443"}, "https://pai.example.com:8443"),
+        ({"host": "pai.example.com", "port": 0}, "https://pai.example.com"),
+        ({"host": "https://pai.example.com"}, "https://pai.example.com"),
+        ({"host": "https://pai.example.com/"}, "https://pai.example.com"),
+        ({"host": "https://pai.example.com:8443", "port": 0}, "https://pai.example.com:8443"),
+        (
+            {"host": "pai.example.com", "extra": {"region": "cn-hangzhou", "vpc": True}},
+            "https://pai.example.com",
+        ),
+        ({"host": "http://pai.example.com", "extra": {"allow_http": True}}, "http://pai.example.com"),
+        ({"host": "http://pai.example.com", "extra": {"allow_http": "true"}}, "http://pai.example.com"),
+        ({"host": "pai.example.com", "extra": {"allow_http": True}}, "https://pai.example.com"),
+        ({"host": "127.0.0.1", "port": 8765}, "http://127.0.0.1:8765"),
+        ({"host": "127.8.8.8:8765"}, "http://127.8.8.8:8765"),
+        ({"host": "localhost:8765"}, "http://localhost:8765"),
+        ({"host": "http://LOCALHOST:8765"}, "http://localhost:8765"),
+        ({"host": "https://localhost:8765"}, "https://localhost:8765"),
+        ({"host": "http://[::1]:8765"}, "http://[::1]:8765"),
+        ({"host": "[::1]:8765"}, "http://[::1]:8765"),
+        ({"host": "[::1]", "port": 8765}, "http://[::1]:8765"),
+        ({"host": "::1", "port": 8765}, "http://[::1]:8765"),
+        ({"host": "2001:db8::7"}, "https://[2001:db8::7]"),
+        ({"host": " pai.example.com "}, "https://pai.example.com"),
+    ],
+)
+def test_a_host_is_an_endpoint_and_a_region_makes_one(connect: Any, fields: Any, endpoint: str) -> None:
+    assert connect(**fields).endpoint == endpoint
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_every_public_region_is_known(connect: Any, region: str) -> None:
+    assert connect(extra={"region": region}).endpoint == f"https://aiworkspace.{region}.aliyuncs.com"
+
+
+def test_a_region_that_is_new_is_no_hindrance_where_its_endpoint_is_named(connect: Any) -> None:
+    settings = connect(host="aiworkspace.mars-1.aliyuncs.com", extra={"region": "mars-1"})
+    assert (settings.endpoint, settings.region) == ("https://aiworkspace.mars-1.aliyuncs.com", "mars-1")
+
+
+def test_a_hook_can_name_another_region_than_the_connection(connect: Any) -> None:
+    settings = connect(region="cn-beijing", extra={"region": "cn-hangzhou"})
+    assert settings.endpoint == "https://aiworkspace.cn-beijing.aliyuncs.com"
+    assert settings.region == "cn-beijing"
+
+
+# --- what is refused --------------------------------------------------------------------------------------
+
+HERE = {"extra": {"region": "cn-hangzhou"}}
+REFUSED = [
+    pytest.param({}, ["neither a region nor an endpoint", "cn-hangzhou"], id="neither region nor endpoint"),
+    pytest.param({"extra": {"region": "cn-hangzou"}}, ["Did you mean 'cn-hangzhou'"], id="misspelt region"),
+    pytest.param({"extra": {"region": "mars"}}, ["'mars'", "eu-central-1", "host"], id="unknown region"),
+    pytest.param({**HERE, "login": ""}, ["AccessKey id", "login"], id="empty id"),
+    pytest.param({**HERE, "login": None}, ["AccessKey id", "login"], id="no id"),
+    pytest.param({**HERE, "password": ""}, ["AccessKey secret", "password"], id="empty secret"),
+    pytest.param({**HERE, "password": None}, ["AccessKey secret", "password"], id="no secret"),
+    pytest.param(
+        {**HERE, "password": KEY["password"] + "\n"}, ["AccessKey secret", "line break"], id="pasted"
+    ),
+    pytest.param({**HERE, "conn_type": "http"}, ["'tried'", "'http'", "'pai'"], id="another type"),
+    pytest.param({"host": "http://pai.example.com"}, ["https://", "allow_http"], id="plain http"),
+    pytest.param(
+        {"host": "http://pai.example.com", "extra": {"allow_http": "false"}},
+        ["allow_http"],
+        id="http not allowed",
+    ),
+    pytest.param({"host": "http://127.0.0.1.example.com"}, ["allow_http"], id="looks like loopback"),
+    pytest.param({"host": "http://localhost.example.com"}, ["allow_http"], id="looks like localhost"),
+    pytest.param({"host": "http://[::1"}, ["'tried'", "no address"], id="broken IPv6"),
+    pytest.param({"host": "pai.example.com:port"}, ["'tried'", "no address"], id="no port number"),
+    pytest.param({"host": "pai example com"}, ["pai example com"], id="spaces within"),
+    pytest.param({"host": "https://"}, ["https://"], id="no host at all"),
+    pytest.param({"host": "ftp://pai.example.com"}, ["ftp://pai.example.com"], id="ftp"),
+    pytest.param({"host": "https://pai.example.com/proxy"}, ["/proxy"], id="path"),
+    pytest.param(
+        {**HERE, "extra": {"region": "cn-hangzhou", "credential_type": "sts"}}, ["security_token"], id="sts"
+    ),
+    pytest.param(
+        {**HERE, "extra": {"region": "cn-hangzhou", "credential_type": "magic"}},
+        ["'magic'", "sts"],
+        id="magic",
+    ),
+    pytest.param(
+        {"conn_type": "alibaba_cloud", "extra": {"access_key_id": "a", "access_key_secret": "b"}},
+        ["region"],
+        id="alibaba_cloud without region",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), REFUSED)
+def test_what_a_connection_cannot_mean_is_refused_before_a_request(
+    connect: Any, fields: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(PaiConfigurationError) as caught:
+        connect(**fields)
+        PaiHook("tried").client()
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(("fields", "words"), REFUSED)
+def test_no_refusal_tells_a_secret(connect: Any, fields: dict[str, Any], words: list[str]) -> None:
+    extra = {"access_key_secret": "a-second-secret", **fields.get("extra", {})}
+    if extra.get("credential_type") != "sts":
+        extra["security_token"] = TOKEN
+    with pytest.raises(PaiConfigurationError) as caught:
+        connect(**{**fields, "extra": extra})
+        PaiHook("tried").client()
+    said = everything_said(caught.value)
+    assert not [secret for secret in (KEY["password"], TOKEN, "a-second-secret") if secret in said]
+
+
+def test_a_missing_connection_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    succeeded, message = PaiHook("nobody_made_this").test_connection()
+    assert not succeeded
+    assert "nobody_made_this" in message
+
+
+# --- what is read -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workspace_id", [145883, "145883"])
+def test_a_workspace_id_is_a_text_however_it_was_written(connect: Any, workspace_id: Any) -> None:
+    assert connect(extra={"region": "cn-hangzhou", "workspace_id": workspace_id}).workspace_id == "145883"
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_what_is_left_empty_in_the_form_counts_as_absent(connect: Any, nothing: Any) -> None:
+    settings = connect(extra={**dict.fromkeys(FIELDS, nothing), "region": "cn-hangzhou"})
+    assert (settings.workspace_id, settings.console_url, settings.endpoint) == (None, None, HANGZHOU)
+    assert settings.credentials.get().security_token is None
+
+
+def test_a_key_is_read_from_login_and_password(connect: Any) -> None:
+    credential = connect(**HERE).credentials.get()
+    assert credential == Credential(access_key_id=KEY["login"], access_key_secret=KEY["password"])
+
+
+def test_a_token_makes_it_a_temporary_key(connect: Any) -> None:
+    credential = connect(extra={"region": "cn-hangzhou", "security_token": TOKEN}).credentials.get()
+    assert credential.security_token == TOKEN
+
+
+def test_a_connection_of_the_official_provider_works(connect: Any) -> None:
+    settings = connect(
+        conn_type="alibaba_cloud",
+        login=None,
+        password=None,
+        extra={"access_key_id": "its-id", "access_key_secret": "its-secret", "region": "cn-hangzhou"},
+    )
+    assert settings.credentials.get() == Credential(access_key_id="its-id", access_key_secret="its-secret")
+    assert settings.endpoint == HANGZHOU
+
+
+def test_settings_show_no_secret(connect: Any) -> None:
+    settings = connect(extra={"region": "cn-hangzhou", "security_token": TOKEN})
+    shown = f"{settings!r} {settings} {settings.credentials!r} {settings.credentials.get()!r}"
+    shown += repr(vars(PaiHook("tried"))) + repr(PaiHook("tried").client())
+    assert KEY["password"] not in shown
+    assert TOKEN not in shown
+
+
+def test_the_form_describes_every_field_and_hides_what_is_not_used() -> None:
+    assert {"schema", "port", "extra"} == set(FIELD_BEHAVIOUR["hidden-fields"])
+    assert {"region", "workspace_id", "security_token", "vpc", "allow_http", "console_url"} <= set(FIELDS)
+    for field in FIELDS.values():
+        assert field["label"]
+        assert field["description"]
+        assert "null" in field["schema"]["type"]
+    assert FIELDS["security_token"]["schema"]["format"] == "password"
+
+
+# --- from where it is read, by tasks in a real DAG run ----------------------------------------------------
+
+
+def cli(*words: str) -> None:
+    """Run one of Airflow's commands in this process."""
+    arguments = first("get_parser", "airflow.cli.cli_parser")().parse_args(words)
+    arguments.func(arguments)
+
+
+def test_tasks_find_a_connection_however_it_was_made(pai: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pai.add_run("found")
+    fields: dict[str, Any] = {
+        "conn_type": "pai",
+        "login": pai.access_key_id,
+        "password": SECRET,
+        "host": pai.url,
+        "extra": {"workspace_id": 145883},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_BY_URI", pai.connection_uri)
+    monkeypatch.setenv("AIRFLOW_CONN_BY_JSON", json.dumps(fields))
+    in_database = add_connection(**{**fields, "extra": json.dumps(fields["extra"])})
+    cli("connections", "add", "by_cli_uri", "--conn-uri", pai.connection_uri)
+    cli("connections", "add", "by_cli_json", "--conn-json", json.dumps(fields))
+    split = ["--conn-type", "pai", "--conn-login", "emulator", "--conn-host", "127.0.0.1"]
+    split += ["--conn-password", SECRET, "--conn-port", str(pai.port), "--conn-extra", '{"vpc": false}']
+    cli("connections", "add", "by_cli_fields", *split)
+    alibaba = {"access_key_id": pai.access_key_id, "access_key_secret": SECRET, "region": "cn-hangzhou"}
+    alibaba_cloud = add_connection(conn_type="alibaba_cloud", host=pai.url, extra=json.dumps(alibaba))
+    ways = ["by_uri", "by_json", in_database, "by_cli_uri", "by_cli_json", "by_cli_fields", alibaba_cloud]
+    with new_dag() as dag:
+        for conn_id in ways:
+            PaiListRunsOperator(task_id=conn_id, pai_conn_id="{{ task.task_id }}")
+    ran = run_dag(dag)
+    assert ran.states == dict.fromkeys(ways, "success")
+    assert [[run["name"] for run in ran.xcom(conn_id)] for conn_id in ways] == [["found"]] * len(ways)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"password": "wrong-" + KEY["password"]}, {"host": "http://127.0.0.1:1"}, {}]
+)
+def test_a_task_leaves_no_secret_in_database_nor_logs(
+    pai: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    fields: dict[str, Any],
+) -> None:
+    pai.accept(KEY["login"], KEY["password"], security_token=TOKEN)
+    pai.add_run("seen")
+    secret = fields.get("password", KEY["password"])
+    connection = {"conn_type": "pai", "host": pai.url, **KEY, **fields, "extra": {"security_token": TOKEN}}
+    monkeypatch.setenv("AIRFLOW_CONN_SECRETIVE", json.dumps(connection))
+    with new_dag() as dag:
+        PaiListRunsOperator(task_id="list", pai_conn_id="secretive")
+    ran = run_dag(dag)
+    assert ran.states == {"list": "failed" if fields else "success"}
+    told = "".join(capfd.readouterr()) + caplog.text + ran.dag.dag_id
+    told += "".join(everything_said(error) for errors in ran.errors.values() for error in errors)
+    told += repr(ran.rendered("list")) + repr(ran.xcom("list"))
+    told += "".join(path.read_bytes().decode("latin-1") for path in HOME.rglob("*") if path.is_file())
+    assert ran.dag.dag_id in told
+    assert secret not in told
+    assert TOKEN not in told
+
+
+def echoed(secret: str) -> dict[str, str]:
+    """What gateways write when they repeat a request, each in its own escaping of ``+ / =``."""
+    encoded = secret.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
+    return {
+        "plain": json.dumps({"Code": "SignatureDoesNotMatch", "Message": f"signed was [{secret}]"}),
+        "gson": json.dumps({"Code": "NoPermission", "Message": f"signed was [{secret}]"}).replace(
+            "=", "\\u003d"
+        ),
+        "slashes": json.dumps({"Code": "NoPermission", "Message": f"[{secret}]"}).replace("/", "\\/"),
+        "percent": json.dumps({"Code": "NoPermission", "Message": f"[{encoded}]"}),
+        "html": "<html>You sent: " + secret.replace("+", "&#43;").replace("/", "&#x2F;"),
+    }
+
+
+@pytest.mark.parametrize("how", ["plain", "gson", "slashes", "percent", "html"])
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_token_that_an_error_repeats_is_not_repeated_here(
+    pai: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    status: int,
+) -> None:
+    pai.accept(KEY["login"], KEY["password"], security_token=TOKEN)
+    connection = {"conn_type": "pai", "host": pai.url, **KEY, "extra": {"security_token": TOKEN}}
+    monkeypatch.setenv("AIRFLOW_CONN_SECRETIVE", json.dumps(connection))
+    pai.inject("body", status=status, body=echoed(TOKEN)[how], times=None)
+    with pytest.raises(Exception) as caught:
+        PaiHook("secretive").list_runs()
+    said = everything_said(caught.value)
+    assert not [part for part in (TOKEN, "token/of", "token%2Fof", "token&#x2F;of") if part in said]

@@ -1,0 +1,125 @@
+# ruff: noqa: F401, F811 - fixtures come by import
+"""The example DAGs load, say what they show, and run to success as they stand."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pendulum
+import pytest
+from airflow_db import EXAMPLES, VERSION, Ran, airflow_db, load_dags, pai, run_dag
+
+pytestmark = pytest.mark.usefixtures("airflow_db")
+STARTED_BY_A_TRIGGERER = {"pai_start_on_evaluation", "pai_gate_on_event"}
+"""What `dag.test()` cannot start: these are only loaded here."""
+
+
+def docstring(file: Path) -> str:
+    return ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
+
+
+FILES = [
+    file
+    for file in sorted(EXAMPLES.glob("*.py"))
+    if "Needs Airflow 3" not in docstring(file) or VERSION >= (3, 0)
+]
+
+
+@pytest.fixture(scope="module")
+def bag() -> Any:
+    return load_dags(EXAMPLES)
+
+
+def run_example(bag: Any, dag_id: str, conf: dict[str, Any] | None = None) -> Ran:
+    """Run an example for an hour ago: whatever the tests make was created after it."""
+    return run_dag(bag.dags[dag_id], pendulum.now("UTC").subtract(hours=1), conf)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_example_says_what_it_shows(file: Path) -> None:
+    assert len(docstring(file).splitlines()) > 2
+    assert "pai_default" in docstring(file)
+
+
+def test_every_example_loads_without_errors_and_holds_one_dag(bag: Any) -> None:
+    assert {file: error for file, error in bag.import_errors.items() if Path(file) in FILES} == {}
+    files = {Path(dag.fileloc).name for dag in bag.dags.values()}
+    assert files == {file.name for file in FILES}
+    assert len(bag.dags) == len(FILES)
+    assert all(dag.doc_md for dag in bag.dags.values())
+
+
+def test_every_example_is_run_here(bag: Any) -> None:
+    text = Path(__file__).read_text("utf-8")
+    unrun = {dag_id for dag_id in bag.dags if f'run_example(bag, "{dag_id}"' not in text}
+    assert unrun <= STARTED_BY_A_TRIGGERER
+
+
+def test_list_runs_maps_over_the_evaluated_runs_of_the_last_days(bag: Any, pai: Any) -> None:
+    for name in ("one", "two"):
+        pai.add_run(name, labels={"is_evaluation": "true"}, metrics={"accuracy": 0.9})
+    pai.add_run("not evaluated")
+    pai.add_run("old", labels={"is_evaluation": "true"}, gmt_create_time="2020-01-01T00:00:00Z")
+    ran = run_example(bag, "pai_list_runs")
+    assert ran.state == "success"
+    assert {run["name"] for run in ran.xcom("list_evaluations")} == {"one", "two"}
+    summaries = [ran.xcom("describe", map_index=index) for index in (0, 1)]
+    assert {summary.partition(" ")[0] for summary in summaries} == {"one", "two"}
+    assert "accuracy 0.9" in summaries[0]
+
+
+def test_wait_for_evaluation_ends_when_the_label_comes(bag: Any, pai: Any) -> None:
+    late = pai.add_run("late", metrics={"accuracy": 0.9})
+    pai.add_run("before", labels={"is_evaluation": "true"}, gmt_create_time="2020-01-01T00:00:00Z")
+    pai.before_request(lambda action, count: count == 3 and pai.label_run(late, {"is_evaluation": "true"}))
+    bag.dags["pai_wait_for_evaluation"].get_task("wait_for_evaluation").poke_interval = 1
+    ran = run_example(bag, "pai_wait_for_evaluation")
+    assert ran.state == "success"
+    assert [run["name"] for run in ran.xcom("wait_for_evaluation")] == ["late"]
+
+
+def test_train_and_evaluate_leaves_three_evaluated_runs(bag: Any, pai: Any, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    ran = run_example(bag, "pai_train_and_evaluate", {"artifacts": tmp_path.as_uri()})
+    assert ran.state == "success"
+    assert {run["RunId"] for run in pai.runs()} == {run["run_id"] for run in ran.xcom("wait_for_evaluations")}
+    accuracies = [run["Metrics"]["accuracy"] for run in pai.runs()]
+    assert len(accuracies) == 3
+    assert all(0.5 < accuracy < 1 for accuracy in accuracies)
+    assert ran.xcom("report") == max(pai.runs(), key=lambda run: run["Metrics"]["accuracy"])["RunId"]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(("accuracy", "way"), [(0.95, "deploy"), (0.5, "report")])
+def test_gate_and_deploy_goes_the_way_of_the_best_run(bag: Any, pai: Any, accuracy: float, way: str) -> None:
+    metrics = {"accuracy": accuracy, "log_loss": 0.2}
+    pai.add_run("best", labels={"is_evaluation": "true"}, metrics=metrics)
+    pai.add_run("newer", labels={"is_evaluation": "true"}, metrics={**metrics, "accuracy": 0.4})
+    pai.add_run(
+        "old",
+        labels={"is_evaluation": "true"},
+        metrics={"accuracy": 1.0},
+        gmt_create_time="2020-01-01T00:00:00Z",
+    )
+    ran = run_example(bag, "pai_gate_and_deploy")
+    assert ran.states == {"gate": "success", "deploy": "skipped", "report": "skipped", way: "success"}
+    assert ran.xcom("gate")["run"]["name"] == "best"
+
+
+def test_champion_challenger_promotes_the_better_and_refuses_the_worse(
+    bag: Any, pai: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn")
+    passed = []
+    for samples in (120, 600, 898):
+        conf = {"samples": samples, "artifacts": tmp_path.as_uri()}
+        ran = run_example(bag, "pai_champion_challenger", conf=conf)
+        assert ran.state == "success"
+        passed.append(ran.xcom("gate")["passed"])
+        assert ran.states["promote"] == ran.states["deploy"] == ("success" if passed[-1] else "skipped")
+        assert ran.states["write_verdict"] == "success"
+    assert passed == [True, True, False]
+    assert [run["Name"] for run in pai.runs() if "champion" in run["Labels"]] == ["learnt-from-600"]
+    assert "accuracy >= baseline + 0.005: 0.938" in pai.runs()[2]["Params"]["verdict"]

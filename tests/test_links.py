@@ -1,0 +1,166 @@
+# ruff: noqa: F401, F811 - fixtures come by import
+"""The PAI button of a task leads to the run's source, by Airflow's own path from the task to the page."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from airflow_db import SECRET, VERSION, airflow_db, first, new_dag, pai, run_dag
+
+from airflow_provider_pai.links import LINK_KEY, PaiRunLink
+from airflow_provider_pai.operators import PaiListRunsOperator
+from airflow_provider_pai.sensors import PaiRunSensor
+
+CONSOLE = "https://pai.console.aliyun.com/"
+
+
+def link_of(pai: Any, monkeypatch: pytest.MonkeyPatch, runs: list[dict[str, Any]], **extra: Any) -> str:
+    """What the button of a task opens that found ``runs`` over a connection with these extras."""
+    fields = {"conn_type": "pai", "host": pai.url, "login": pai.access_key_id, "password": SECRET}
+    monkeypatch.setenv("AIRFLOW_CONN_LINKED", json.dumps({**fields, "extra": extra}))
+    for number, run in enumerate(runs):
+        pai.add_run(**{"name": f"run-{number}", "gmt_create_time": f"2025-10-20T08:30:0{number}Z", **run})
+    with new_dag():
+        operator = PaiListRunsOperator(task_id="list", pai_conn_id="linked")
+    operator.execute({})
+    return str(getattr(operator, LINK_KEY))
+
+
+@pytest.mark.parametrize(
+    ("runs", "region", "url"),
+    [
+        (
+            [{"source_type": "TrainingService", "source_id": "train1"}],
+            "cn-hangzhou",
+            "?regionId=cn-hangzhou&workspaceId=145883#/training/jobs/train1/configs",
+        ),
+        (
+            [{"source_type": "DLC", "source_id": "dlc1"}, {"source_type": "DLC", "source_id": "dlc2"}],
+            "cn-hangzhou",
+            "?regionId=cn-hangzhou&workspaceId=145883#/dlc/jobs/dlc1/overview",
+        ),
+        (
+            [{"source_type": "DLC", "source_id": "dlc1"}],
+            None,
+            "?workspaceId=145883#/dlc/jobs/dlc1/overview",
+        ),
+        (
+            [{"source_type": "DLC", "source_id": "a/../b?#"}],
+            "cn-hangzhou",
+            "?regionId=cn-hangzhou&workspaceId=145883#/dlc/jobs/a%2F..%2Fb%3F%23/overview",
+        ),
+        (
+            [{"source_type": "DLC", "source_id": ""}],
+            "cn-hangzhou",
+            "?regionId=cn-hangzhou#/workspace/overview",
+        ),
+        (
+            [{"source_type": "Other", "source_id": "x"}],
+            "cn-hangzhou",
+            "?regionId=cn-hangzhou#/workspace/overview",
+        ),
+        ([{}], "cn-hangzhou", "?regionId=cn-hangzhou#/workspace/overview"),
+        ([], "cn-hangzhou", "?regionId=cn-hangzhou#/workspace/overview"),
+        ([], None, "#/workspace/overview"),
+    ],
+)
+def test_the_page_is_that_of_the_first_runs_source_or_else_the_overview(
+    pai: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    runs: list[dict[str, Any]],
+    region: str | None,
+    url: str,
+) -> None:
+    assert link_of(pai, monkeypatch, runs, region=region) == CONSOLE + url
+
+
+def test_a_template_may_use_every_field_and_each_is_encoded(
+    pai: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "https://x/{region}/{workspace_id}/{source_type}/{source_id}/{experiment_id}/{run_id}"
+    run = {"source_type": "DLC", "source_id": "a b"}
+    link = link_of(pai, monkeypatch, [run], region="cn hangzhou", console_url=template)
+    (stored,) = pai.runs()
+    assert link == f"https://x/cn%20hangzhou/145883/DLC/a%20b/{stored['ExperimentId']}/{stored['RunId']}"
+
+
+@pytest.mark.parametrize("runs", [[], [{}]])
+@pytest.mark.parametrize(
+    "template",
+    [
+        *("https://x/{nope}", "https://x/{}", "https://x/{0}", "https://x/{", "https://x/{run_id:d}"),
+        *("https://x/{run_id.secret}", "https://x/{run_id[secret]}", "https://x/{run_id!q}"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_in_is_refused_with_the_fields_it_may_use(
+    pai: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    runs: list[dict[str, Any]],
+    template: str,
+) -> None:
+    with pytest.raises(Exception, match=r"console_url .* cannot be filled in .* \{source_id\}") as caught:
+        link_of(pai, monkeypatch, runs, console_url=template)
+    assert type(caught.value).__name__ == "AirflowFailException"
+
+
+def test_after_a_task_the_button_opens_the_source(pai: Any) -> None:
+    pai.add_run("one", labels={"n": "1"}, source_type="DLC", source_id="dlc1")
+    pai.add_run("two", labels={"n": "2"}, source_type="TrainingService", source_id="train2")
+    with new_dag() as dag:
+        PaiListRunsOperator(task_id="list", labels="n:1")
+        PaiRunSensor(task_id="wait", labels="n:2", timeout=20)
+        PaiRunSensor(task_id="late", labels="n:2", timeout=20, mode="reschedule")
+        PaiListRunsOperator(task_id="none", labels="n:3")
+        PaiListRunsOperator.partial(task_id="each").expand(labels=["n:1", "n:2"])
+        PaiListRunsOperator(task_id="broken", pai_conn_id="nobody_made_this")
+    ran = run_dag(dag)
+    where = CONSOLE + "?regionId=cn-hangzhou&workspaceId=145883#/"
+    assert ran.button("list") == where + "dlc/jobs/dlc1/overview"
+    assert ran.button("wait") == ran.button("late") == where + "training/jobs/train2/configs"
+    assert ran.button("none") == CONSOLE + "?regionId=cn-hangzhou#/workspace/overview"
+    assert ran.button("each", 0) == where + "dlc/jobs/dlc1/overview"
+    assert ran.button("each", 1) == where + "training/jobs/train2/configs"
+    assert ran.states["broken"] == "failed"
+    assert not ran.button("broken")
+
+
+@pytest.mark.skipif(VERSION < (3, 0), reason="Airflow 2 asks the operator's class in the web server")
+def test_airflow_3_keeps_the_link_under_its_own_key(pai: Any) -> None:
+    pai.add_run("one", source_type="DLC", source_id="dlc1")
+    with new_dag() as dag:
+        PaiListRunsOperator(task_id="list")
+    link = run_dag(dag).xcom("list", "_link_PaiRunLink")
+    assert link == CONSOLE + "?regionId=cn-hangzhou&workspaceId=145883#/dlc/jobs/dlc1/overview"
+
+
+def test_the_connection_can_name_another_console(pai: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connection(template: str) -> str:
+        extra = {"region": "cn-beijing", "console_url": template}
+        fields = {"conn_type": "pai", "host": pai.url, "login": pai.access_key_id, "password": SECRET}
+        return json.dumps({**fields, "extra": extra})
+
+    monkeypatch.setenv("AIRFLOW_CONN_TEMPLATED", connection("https://x/{region}?{run_id}"))
+    monkeypatch.setenv("AIRFLOW_CONN_MISTAKEN", connection("https://x/{nope}"))
+    run_id = pai.add_run("one", labels={"n": "1"})
+    with new_dag() as dag:
+        PaiListRunsOperator(task_id="list", pai_conn_id="templated")
+        PaiListRunsOperator(task_id="mistaken", pai_conn_id="mistaken", retries=3)
+        PaiRunSensor(
+            task_id="waits", pai_conn_id="mistaken", labels="n:none", retries=3, poke_interval=0.1, timeout=2
+        )
+    ran = run_dag(dag)
+    assert ran.button("list") == f"https://x/cn-beijing?{run_id}"
+    assert ran.states["mistaken"] == "failed"
+    assert ran.tries["mistaken"] == 1
+    assert "console_url" in ran.error("mistaken")
+    # What is wrong for sure is said at once, not when the wait of hours has ended.
+    assert "console_url" in ran.error("waits")
+
+
+def test_before_a_task_has_run_there_is_no_link() -> None:
+    with new_dag() as dag:
+        operator = PaiListRunsOperator(task_id="list")
+    key = first("TaskInstanceKey", "airflow.models.taskinstancekey", "airflow.models.taskinstance")
+    assert PaiRunLink().get_link(operator, ti_key=key(dag.dag_id, "list", "never", 1)) == ""

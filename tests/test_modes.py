@@ -1,0 +1,284 @@
+"""One table of waits, and the same end of each in every mode, in real DAG runs.
+
+The deferred modes run their trigger as the triggerer of this Airflow does: over its own shared streams from
+3.3 on, by itself before. ``dag.test()``, which does neither, and ends no wait whose time is up, is taught so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, ClassVar
+
+import pytest
+from airflow_db import VERSION, Ran, airflow_db, first, new_dag, pai, run_dag  # noqa: F401 - fixtures
+
+from airflow_provider_pai._compat import SHARES_POLLS, trigger_event
+from airflow_provider_pai.sensors import PaiRunSensor
+
+pytestmark = pytest.mark.timeout(300)
+
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke"},
+    "reschedule": {"mode": "reschedule"},
+    "deferred": {"deferrable": True},
+    "ended by the trigger": {"deferrable": True, "end_from_trigger": True},
+}
+EVALUATED = {"is_evaluation": "true"}
+OLD = "2020-01-01T00:00:00Z"
+TIME_IS_UP = {"time": "is up"}
+AS_THE_SCHEDULER_SENDS_IT = (
+    {"error": "Trigger/execution timeout"} if VERSION < (3, 0) else {"error": "Trigger timeout"}
+)
+
+
+class Waits(PaiRunSensor):
+    """The sensor, and what the scheduler does when the time of a deferred task is up."""
+
+    seconds: ClassVar[float] = 0.0
+
+    def defer(self, **arguments: Any) -> Any:
+        Waits.seconds = arguments["timeout"].total_seconds()
+        super().defer(**arguments)
+
+    def execute_complete(self, context: Any, event: Any) -> Any:
+        if event == TIME_IS_UP:
+            return self.resume_execution("__fail__", AS_THE_SCHEDULER_SENDS_IT, context)
+        return super().execute_complete(context, event)
+
+
+class InTriggerer:
+    """A trigger that is run as the triggerer runs it, for as long as the scheduler lets it."""
+
+    def __init__(self, trigger: Any) -> None:
+        self.trigger = trigger
+
+    async def run(self) -> AsyncIterator[Any]:
+        try:
+            yield await asyncio.wait_for(self._first_event(), Waits.seconds)
+        except asyncio.TimeoutError:
+            yield trigger_event(TIME_IS_UP)
+
+    async def _first_event(self) -> Any:
+        key = self.trigger.shared_stream_key() if SHARES_POLLS else None
+        if key is None:
+            return await anext(self.trigger.run())
+        manager = import_module("airflow.triggers.shared_stream").SharedStreamManager()
+        shared = manager.subscribe(trigger_id=1, trigger=self.trigger, key=key)
+        try:
+            return await anext(self.trigger.filter_shared_stream(shared))
+        finally:
+            await manager.unsubscribe(1, key)
+
+
+@pytest.fixture(autouse=True)
+def triggerer(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = import_module("airflow.sdk.definitions.dag" if VERSION >= (3, 0) else "airflow.models.dag")
+    native = home._run_inline_trigger
+    monkeypatch.setattr(
+        home, "_run_inline_trigger", lambda trigger, *rest: native(InTriggerer(trigger), *rest)
+    )
+    # A rotated key or a deleted connection shows after so long; the case must not take half a minute.
+    monkeypatch.setattr("airflow_provider_pai.clients.REFRESH_SECONDS", 0.2)
+
+
+@dataclass
+class Case:
+    """What PAI does, what is waited for, and how the wait must end."""
+
+    arrange: Callable[[Any], Any] = lambda pai: None
+    wait: dict[str, Any] = field(default_factory=dict)
+    state: str = "success"
+    tries: int = 1
+    found: list[str] | None = None
+    says: tuple[str, ...] = ()
+
+
+def there(pai: Any) -> None:
+    pai.add_run("there", labels=EVALUATED)
+
+
+def at_poll(number: int, change: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Let something happen just before PAI answers the wait's request of this number."""
+
+    def arrange(pai: Any) -> None:
+        def callback(action: str, count: int) -> None:
+            if action == "ListRuns" and count == number:
+                change(pai)
+
+        pai.before_request(callback)
+
+    return arrange
+
+
+def labelled_at(poll: int, *names: str, **fields: Any) -> Callable[[Any], None]:
+    """Runs that are there from the start, and get their label while somebody waits."""
+
+    def arrange(pai: Any) -> None:
+        run_ids = [pai.add_run(name, **fields) for name in names]
+        at_poll(poll, lambda pai: [pai.label_run(run_id, EVALUATED) for run_id in run_ids])(pai)
+
+    return arrange
+
+
+def faulty(kind: str, **fields: Any) -> Callable[[Any], None]:
+    """A run that is there, behind an API in which this goes wrong, again and again unless said otherwise."""
+
+    def arrange(pai: Any) -> None:
+        there(pai)
+        pai.inject(kind, **{"action": "ListRuns", "times": None, **fields})
+
+    return arrange
+
+
+def revoke(pai: Any) -> None:
+    pai.revoke(pai.access_key_id)
+
+
+def delete_connection(_: Any) -> None:
+    del os.environ["AIRFLOW_CONN_PAI_DEFAULT"]
+
+
+SHORT = {"timeout": 1}
+THROTTLED = faulty("throttle", retry_after_ms=1)
+DENIED = faulty("error")
+SOFT, NEVER, SILENT = {"soft_fail": True}, {"never_fail": True}, {"silent_fail": True}
+CASES = {
+    # It comes.
+    "met at once": Case(there, found=["there"]),
+    "met later": Case(at_poll(2, there), found=["there"]),
+    "late label on an old run": Case(labelled_at(3, "a", gmt_create_time=OLD), found=["a"]),
+    "several": Case(
+        lambda pai: (there(pai), labelled_at(3, "a", "b")(pai)),
+        {"min_runs": 2, "max_runs": 2, "order_by": "Name DESC"},
+        found=["there", "b"],
+    ),
+    # It never comes.
+    "timeout": Case(wait={**SHORT, "retries": 2}, state="failed", says=("AirflowSensorTimeout",)),
+    "timeout, soft_fail": Case(wait={**SHORT, **SOFT}, state="skipped"),
+    "timeout, never_fail": Case(wait={**SHORT, **NEVER}, state="failed", says=("AirflowSensorTimeout",)),
+    "timeout, silent_fail": Case(wait={**SHORT, **SILENT}, state="failed", says=("AirflowSensorTimeout",)),
+    # No retry can mend it.
+    "wrong key": Case(
+        revoke, {"retries": 2}, state="failed", says=("AirflowFailException", "InvalidAccessKeyId")
+    ),
+    "wrong key, soft_fail": Case(revoke, SOFT, state="skipped"),
+    "wrong key, never_fail": Case(revoke, NEVER, state="skipped"),
+    "wrong key, silent_fail": Case(
+        revoke, SILENT, state="failed", says=("AirflowFailException", "InvalidAccessKeyId")
+    ),
+    "key revoked meanwhile": Case(
+        at_poll(2, revoke),
+        {"retries": 2},
+        state="failed",
+        says=("AirflowFailException", "InvalidAccessKeyId"),
+    ),
+    "key revoked meanwhile, soft_fail": Case(at_poll(2, revoke), SOFT, state="skipped"),
+    "no permission": Case(
+        DENIED, {"retries": 2}, state="failed", says=("AirflowFailException", "NoPermission")
+    ),
+    "no permission meanwhile": Case(
+        lambda pai: pai.inject("error", action="ListRuns", times=None, after=1),
+        {"retries": 2},
+        state="failed",
+        says=("AirflowFailException", "NoPermission"),
+    ),
+    "connection deleted meanwhile": Case(
+        at_poll(2, delete_connection),
+        {"retries": 2},
+        state="failed",
+        says=("AirflowFailException", "pai_default"),
+    ),
+    "damaged": Case(
+        faulty("patch", fields={"Runs": "none"}),
+        {"retries": 2},
+        state="failed",
+        says=("AirflowFailException", "not what the API page promises"),
+    ),
+    "damaged meanwhile": Case(
+        faulty("patch", fields={"Runs": [{"RunId": 7}]}, after=1),
+        {"retries": 2, "min_runs": 2},
+        state="failed",
+        says=("AirflowFailException", "not what the API page promises"),
+    ),
+    # It passes: five attempts of one poll fail, and two of the next.
+    "throttled for a while": Case(
+        faulty("throttle", retry_after_ms=1, times=7), {"fault_tolerance": 2}, found=["there"]
+    ),
+    "unavailable for a while": Case(faulty("server_error", times=7), {"fault_tolerance": 2}, found=["there"]),
+    "HTML for a while": Case(faulty("html", status=200, times=7), {"fault_tolerance": 2}, found=["there"]),
+    "reset for a while": Case(faulty("reset", times=7), {"fault_tolerance": 2}, found=["there"]),
+    "truncated for a while": Case(faulty("truncate", times=7), {"fault_tolerance": 2}, found=["there"]),
+    "faults are counted in a row": Case(
+        lambda pai: (
+            pai.inject("server_error", times=5),
+            pai.inject("server_error", times=5, after=6),
+            labelled_at(12, "a")(pai),
+        ),
+        {"fault_tolerance": 2},
+        found=["a"],
+    ),
+    # It does not pass, but might.
+    "throttled throughout": Case(
+        THROTTLED, {"fault_tolerance": 2}, state="failed", says=("PaiThrottledError", "Throttling")
+    ),
+    "throttled throughout, and tried again": Case(
+        THROTTLED, {"fault_tolerance": 1, "retries": 1}, state="failed", tries=2, says=("Throttling",)
+    ),
+    "throttled throughout, soft_fail": Case(
+        THROTTLED, {"fault_tolerance": 2, **SOFT}, state="failed", says=("Throttling",)
+    ),
+    "throttled throughout, never_fail": Case(THROTTLED, {"fault_tolerance": 2, **NEVER}, state="skipped"),
+    "throttled beyond the tolerance, silent_fail": Case(
+        faulty("throttle", retry_after_ms=1, times=17), {"fault_tolerance": 2, **SILENT}, found=["there"]
+    ),
+    "throttled until the timeout": Case(
+        THROTTLED, {**SHORT, "fault_tolerance": 1000}, state="failed", says=("AirflowSensorTimeout",)
+    ),
+    "throttled until the timeout, soft_fail": Case(
+        THROTTLED, {**SHORT, "fault_tolerance": 1000, **SOFT}, state="skipped"
+    ),
+    "HTML throughout": Case(faulty("html"), {"fault_tolerance": 2}, state="failed", says=("502",)),
+}
+
+
+def wait_in(mode: str, **wait: Any) -> Ran:
+    settings = {"labels": "is_evaluation:true", "poke_interval": 0.1, "timeout": 120, **MODES[mode], **wait}
+    with new_dag() as dag:
+        Waits(task_id="wait", **settings)
+    return run_dag(dag)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", CASES)
+def test_a_wait_ends_alike_in_every_mode(pai: Any, name: str, mode: str) -> None:  # noqa: F811
+    case = CASES[name]
+    case.arrange(pai)
+    ran = wait_in(mode, **case.wait)
+    assert ran.states == {"wait": case.state}, ran.errors
+    assert ran.tries == {"wait": case.tries}
+    found = ran.xcom("wait")
+    assert (found and [run["name"] for run in found]) == case.found
+    said = " ".join(f"{type(error).__name__}: {error}" for error in ran.errors.get("wait", []))
+    assert [words for words in case.says if words not in said] == []
+
+
+def test_what_is_pushed_is_the_same_to_the_byte(pai: Any) -> None:  # noqa: F811
+    pai.add_run("a", labels=EVALUATED, metrics={"loss": float("nan"), "f1": 0.9}, params={"lr": "1"})
+    pai.inject("server_error", times=5)  # so that the first look of the deferred ones fails
+    pushed = []
+    for mode in MODES:
+        pai.inject("server_error", times=5)
+        pushed.append(wait_in(mode).xcom("wait"))
+    assert pushed == pushed[:1] * len(MODES)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_link_leads_to_the_run_that_was_found(pai: Any, mode: str) -> None:  # noqa: F811
+    labels = labelled_at(2, "a", source_type="TrainingService", source_id="train1234")
+    labels(pai)
+    ran = wait_in(mode)
+    assert "train1234" in str(ran.xcom("wait", "pai_run_link"))

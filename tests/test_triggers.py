@@ -1,0 +1,585 @@
+"""PaiRunTrigger in one event loop, under Airflow's own manager of shared streams where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow_db import SECRET, VERSION, airflow_db, pai  # noqa: F401 - fixtures
+
+from airflow_provider_pai import watch
+from airflow_provider_pai._compat import SHARES_POLLS
+from airflow_provider_pai.triggers import PaiRunTrigger
+
+if SHARES_POLLS:
+    from airflow.triggers.shared_stream import SharedStreamManager
+
+LIMIT = 60
+"""Seconds that any scenario may take."""
+INTERVAL = 0.1
+LABEL = "is_evaluation:true"
+EVALUATED = {"is_evaluation": "true"}
+OLD = "2020-01-01T00:00:00Z"
+
+shared = pytest.mark.skipif(not SHARES_POLLS, reason="shared streams came with Airflow 3.3")
+pytestmark = pytest.mark.timeout(2 * LIMIT)
+
+
+def in_one_loop(scenario: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Let a test be a coroutine that ends in time."""
+
+    @functools.wraps(scenario)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(asyncio.wait_for(scenario(*args, **kwargs), LIMIT))
+
+    return run
+
+
+class Triggerer:
+    """Runs triggers as Airflow's TriggerRunner does, and keeps the payloads of their events."""
+
+    def __init__(self) -> None:
+        self.manager: Any = SharedStreamManager() if SHARES_POLLS else None
+        self.tasks: list[asyncio.Task[None]] = []
+        self.events: list[list[Any]] = []
+
+    def start(self, trigger: Any) -> int:
+        """Start a trigger, as it comes out of the database, and return its number."""
+        classpath, kwargs = trigger.serialize()
+        assert classpath.endswith(type(trigger).__name__)
+        again = type(trigger)(**json.loads(json.dumps(kwargs)))
+        again.asset_state_store = getattr(trigger, "asset_state_store", None)
+        self.events.append([])
+        self.tasks.append(asyncio.create_task(self._run(len(self.tasks), again)))
+        return len(self.tasks) - 1
+
+    async def _run(self, number: int, trigger: Any) -> None:
+        key = trigger.shared_stream_key() if self.manager else None
+        if key is None:
+            stream = trigger.run()
+        else:
+            stream = trigger.filter_shared_stream(
+                self.manager.subscribe(trigger_id=number, trigger=trigger, key=key)
+            )
+        try:
+            async for event in stream:
+                self.events[number].append(event.payload)
+        finally:
+            if key is not None:
+                await self.manager.unsubscribe(number, key)
+
+    async def event(self, number: int) -> dict[str, Any]:
+        """Wait for the end of a trigger that fires once, and return its payload."""
+        await self.tasks[number]
+        (payload,) = self.events[number]
+        return payload
+
+    async def found(self, number: int) -> list[str]:
+        """Wait until the runs of a wait are there, and return their names."""
+        payload = await self.event(number)
+        assert payload["status"] == "met", payload
+        return [run["name"] for run in payload["runs"]]
+
+    async def failure(self, number: int) -> tuple[str, bool]:
+        """Wait until a wait has failed, and return the text and whether it is for good."""
+        payload = await self.event(number)
+        assert payload["status"] == "failed", payload
+        return payload["error"], payload["lasting"]
+
+    async def end(self) -> None:
+        """End all triggers, as a triggerer that shuts down."""
+        for running in self.tasks:
+            running.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        if self.manager:
+            await self.manager.stop_all()
+
+
+@asynccontextmanager
+async def triggerer() -> AsyncIterator[Triggerer]:
+    """A triggerer; afterwards nothing of it is left."""
+    made = Triggerer()
+    try:
+        yield made
+    finally:
+        await made.end()
+    assert not watch._watches
+
+
+async def until(found: Callable[[], object]) -> None:
+    """Ask until the answer is true; the scenario's limit ends this too."""
+    while not found():
+        await asyncio.sleep(0.02)
+
+
+def polls(pai: Any) -> int:  # noqa: F811
+    """How many ListRuns there were."""
+    return int(pai.request_counts.get("ListRuns", 0))
+
+
+async def more_polls(pai: Any, count: int = 2) -> None:  # noqa: F811
+    """Wait until there were so many more requests."""
+    target = polls(pai) + count
+    await until(lambda: polls(pai) >= target)
+
+
+def wait(**arguments: Any) -> PaiRunTrigger:
+    return PaiRunTrigger(**{"labels": LABEL, "poke_interval": INTERVAL, **arguments})
+
+
+# --- what a trigger is in the database
+
+
+TRIGGERS = [
+    wait(),
+    wait(labels={"b": "2", "a": "1"}, min_runs=3, max_runs=7, end_task=True, fault_tolerance=None),
+    wait(
+        metrics={"loss": "< 1", "accuracy": ">= 0.9"}, experiment_id="exp-1", name="n", order_by="Name DESC"
+    ),
+    wait(
+        pai_conn_id="other",
+        region="cn-hangzhou",
+        workspace_id="145884",
+        source_type="DLC",
+        source_id="dlc1",
+        created_after=datetime(2025, 10, 20, tzinfo=timezone.utc),
+        created_before="2025-10-21T00:00:00+08:00",
+    ),
+]
+if VERSION >= (3, 0):
+    from airflow_provider_pai.triggers import PaiRunEventTrigger
+
+    TRIGGERS += [
+        PaiRunEventTrigger(labels={"b": "2", "a": "1"}, metrics={"loss": "< 1", "f1": "> 0"}),
+        PaiRunEventTrigger(labels=LABEL, experiment_id="exp-1", poke_interval=5.0, per_run=True),
+    ]
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=repr)
+def test_a_trigger_comes_back_from_the_database_as_it_was(trigger, pai):  # noqa: F811
+    classpath, kwargs = trigger.serialize()
+    text = json.dumps(kwargs, allow_nan=False)
+    module, _, name = classpath.rpartition(".")
+    assert getattr(__import__(module, fromlist=[name]), name) is type(trigger)
+    again = type(trigger)(**json.loads(text))
+    assert again == trigger
+    assert hash(again) == hash(trigger)
+    assert json.dumps(again.serialize()[1]) == text
+    assert again.condition() == trigger.condition()
+    assert SECRET not in text
+    assert SECRET not in repr(trigger)
+
+
+@pytest.mark.parametrize("kind", {type(trigger) for trigger in TRIGGERS})
+def test_the_order_of_labels_and_metrics_says_nothing(kind):
+    one = kind(labels={"a": "1", "b": "2"}, metrics={"x": "> 1", "y": "> 2"})
+    other = kind(labels={"b": "2", "a": "1"}, metrics={"y": "> 2", "x": "> 1"})
+    assert one == other
+    assert json.dumps(one.serialize()) == json.dumps(other.serialize())
+    if SHARES_POLLS:
+        assert one.hash(*one.serialize()) == other.hash(*other.serialize())
+        assert one.shared_stream_key() == kind(labels="b:2,a:1").shared_stream_key()
+    assert kind(labels="a:1") != kind(labels="a:2")
+
+
+# --- many waits, one poll
+
+
+@shared
+@in_one_loop
+async def test_waits_that_differ_in_other_filters_share_one_poll(pai):  # noqa: F811
+    experiments = [pai.add_experiment() for _ in range(5)]
+    runs = [pai.add_run(f"run-{index}", experiment_id=found) for index, found in enumerate(experiments)]
+    async with triggerer() as airflow:
+        waits = [airflow.start(wait(experiment_id=found)) for found in experiments for _ in range(4)]
+        named = airflow.start(wait(name="run-3", created_after=OLD))
+        await until(lambda: polls(pai) == 3)
+        for run in runs:
+            pai.label_run(run, EVALUATED)
+        for number in waits:
+            assert await airflow.found(number) == [f"run-{number // 4}"]
+        assert await airflow.found(named) == ["run-3"]
+    # At the most one poll was under way when the labels were set, and saw some of them.
+    assert polls(pai) <= 5
+    assert all("ExperimentId" not in request.query for request in pai.requests)
+
+
+@shared
+@in_one_loop
+async def test_waits_on_other_labels_have_another_poll(pai):  # noqa: F811
+    pai.add_run("a", labels={"x": "1"})
+    pai.add_run("b", labels={"x": "2"})
+    async with triggerer() as airflow:
+        one, other = airflow.start(wait(labels="x:1")), airflow.start(wait(labels="x:2"))
+        assert [await airflow.found(one), await airflow.found(other)] == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("total_count", ["given", "absent"])
+@in_one_loop
+async def test_what_was_labelled_before_the_wait_was_joined_is_found(pai, total_count):  # noqa: F811
+    pai.quirks.total_count = total_count
+    pai.add_run("a", labels=EVALUATED, gmt_create_time=OLD)
+    async with triggerer() as airflow:
+        assert await airflow.found(airflow.start(wait())) == ["a"]
+
+
+@pytest.mark.parametrize("total_count", ["given", "absent"])
+@in_one_loop
+async def test_an_old_run_labelled_late_is_found_beyond_the_newest_page(pai, total_count):  # noqa: F811
+    pai.quirks.total_count = total_count
+    mine = pai.add_experiment()
+    run = pai.add_run("mine", experiment_id=mine, gmt_create_time=OLD)
+    pai.add_runs(350, labels=EVALUATED)
+    async with triggerer() as airflow:
+        waits = [airflow.start(wait(**filters)) for filters in ({"experiment_id": mine}, {"name": "mine"})]
+        await more_polls(pai, 12)
+        pai.label_run(run, EVALUATED)
+        for number in waits:
+            assert await airflow.found(number) == ["mine"]
+
+
+@shared
+@in_one_loop
+async def test_a_late_label_is_noticed_at_the_next_poll(pai):  # noqa: F811
+    mine = pai.add_experiment()
+    run = pai.add_run("mine", experiment_id=mine, gmt_create_time=OLD)
+    pai.add_runs(350, labels=EVALUATED)
+    async with triggerer() as airflow:
+        number = airflow.start(wait(experiment_id=mine))
+        await until(lambda: any("ExperimentId" in request.query for request in pai.requests))  # it has looked
+        await more_polls(pai, 3)
+        pai.label_run(run, EVALUATED)
+        labelled = polls(pai)
+        assert await airflow.found(number) == ["mine"]
+        # A poll that was under way, the one that notices, and the wait's own query.
+        assert polls(pai) <= labelled + 1 + 1 + 2
+
+
+@in_one_loop
+async def test_a_run_labelled_during_a_fault_is_found(pai):  # noqa: F811
+    run = pai.add_run("a")
+    async with triggerer() as airflow:
+        number = airflow.start(wait())
+        await more_polls(pai)
+        pai.inject("server_error", action="ListRuns", times=12)
+        await more_polls(pai)
+        pai.label_run(run, EVALUATED)
+        assert await airflow.found(number) == ["a"]
+
+
+@in_one_loop
+async def test_a_label_that_was_taken_away_again_does_not_count(pai):  # noqa: F811
+    gone = pai.add_run("gone", labels=EVALUATED)
+    stays = pai.add_run("stays")
+    async with triggerer() as airflow:
+        number = airflow.start(wait(min_runs=2))
+        await more_polls(pai)
+        pai.unlabel_run(gone, "is_evaluation")
+        await more_polls(pai, 3)
+        pai.label_run(stays, EVALUATED)
+        await more_polls(pai, 3)
+        assert airflow.events[number] == []
+        pai.label_run(gone, EVALUATED)
+        assert sorted(await airflow.found(number)) == ["gone", "stays"]
+
+
+@in_one_loop
+async def test_several_runs_come_in_the_order_asked_for(pai):  # noqa: F811
+    mine = pai.add_experiment()
+    runs = [pai.add_run(name, experiment_id=mine, gmt_create_time=OLD) for name in "bca"]
+    pai.add_runs(150, labels=EVALUATED)
+    async with triggerer() as airflow:
+        arguments = {"experiment_id": mine, "min_runs": 3, "order_by": "Name DESC"}
+        number = airflow.start(wait(**arguments, max_runs=3))
+        for run in runs:
+            await more_polls(pai)
+            assert airflow.events[number] == []
+            pai.label_run(run, EVALUATED)
+        assert await airflow.found(number) == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("in_front", [0, 150])
+@in_one_loop
+async def test_a_metric_that_comes_late_is_noticed(pai, in_front):  # noqa: F811
+    mine = pai.add_experiment()
+    run = pai.add_run("a", experiment_id=mine, labels=EVALUATED, metrics={"f1": 0.5}, gmt_create_time=OLD)
+    pai.add_runs(in_front, labels=EVALUATED)
+    async with triggerer() as airflow:
+        number = airflow.start(wait(experiment_id=mine, metrics={"f1": ">= 0.9"}))
+        await more_polls(pai, 4)
+        assert airflow.events[number] == []
+        pai.measure_run(run, {"f1": 0.95})
+        assert await airflow.found(number) == ["a"]
+
+
+@in_one_loop
+async def test_who_joins_late_is_told_what_was_there_long_ago(pai):  # noqa: F811
+    mine = pai.add_experiment()
+    pai.add_run("mine", experiment_id=mine, labels=EVALUATED, gmt_create_time=OLD)
+    pai.add_runs(150, labels=EVALUATED)
+    async with triggerer() as airflow:
+        airflow.start(wait(name="never"))
+        await more_polls(pai, 3)
+        assert await airflow.found(airflow.start(wait(experiment_id=mine))) == ["mine"]
+
+
+@in_one_loop
+async def test_each_wait_is_told_in_its_own_interval(pai):  # noqa: F811
+    run = pai.add_run("a")
+    async with triggerer() as airflow:
+        airflow.start(wait(name="never", poke_interval=1000.0))
+        await more_polls(pai, 1)
+        number = airflow.start(wait())  # it does not wait for the other one's next poll
+        await more_polls(pai, 2)
+        pai.label_run(run, EVALUATED)
+        assert await airflow.found(number) == ["a"]
+
+
+@shared
+@in_one_loop
+async def test_the_shorter_interval_leaves_with_the_wait_that_wanted_it(pai):  # noqa: F811
+    pai.add_run("a", labels=EVALUATED)
+    async with triggerer() as airflow:
+        airflow.start(wait(name="never", poke_interval=1000.0))
+        assert await airflow.found(airflow.start(wait())) == ["a"]
+        left = polls(pai)
+        await asyncio.sleep(10 * INTERVAL)
+        assert polls(pai) <= left + 1
+
+
+@in_one_loop
+async def test_a_restart_finds_what_came_meanwhile(pai):  # noqa: F811
+    mine = pai.add_experiment()
+    run = pai.add_run("mine", experiment_id=mine, gmt_create_time=OLD)
+    pai.add_runs(150, labels=EVALUATED)
+    trigger = wait(experiment_id=mine)
+    async with triggerer() as airflow:
+        airflow.start(trigger)
+        await more_polls(pai, 3)
+    pai.label_run(run, EVALUATED)
+    async with triggerer() as airflow:
+        assert await airflow.found(airflow.start(trigger)) == ["mine"]
+
+
+@shared
+@in_one_loop
+async def test_a_restart_of_a_thousand_waits_costs_at_most_60_requests(pai):  # noqa: F811
+    # The scene "day" of benchmarks/waiting_scene.py: windows of up to 12 hours, 2,000 labelled runs within.
+    now = datetime.now(timezone.utc)
+    others = pai.add_experiment()
+    awaited = [pai.add_experiment() for _ in range(200)]
+    at = lambda index: (now - timedelta(hours=12 - 12 * index / 2000)).isoformat()  # noqa: E731
+    pai.add_runs(2000, experiment_id=others, labels=EVALUATED, gmt_create_time=at)
+    earlier = lambda index: (now - timedelta(hours=13, minutes=index)).isoformat()  # noqa: E731
+    pai.add_runs(1000, experiment_id=awaited[0], labels=EVALUATED, gmt_create_time=earlier)
+    runs = [
+        pai.add_run("late", experiment_id=found, gmt_create_time=(now - timedelta(hours=6)).isoformat())
+        for found in awaited[:3]
+    ]
+    kept = [
+        wait(
+            experiment_id=found,
+            created_after=(now - timedelta(hours=12) * (1 - 0.1 * dag)).isoformat(),
+            poke_interval=1000.0,
+        )
+        for dag in range(5)
+        for found in awaited
+    ]
+    pai.label_run(runs[0], EVALUATED)  # while the triggerer is down
+    async with triggerer() as airflow:
+        for trigger in kept:
+            airflow.start(trigger)
+        told = [number for number, trigger in enumerate(kept) if trigger.experiment_id == awaited[0]]
+        for number in told:
+            assert await airflow.found(number) == ["late"]
+        await until(lambda: not any(seat.newcomers for seat in watch._watches.values()))
+        assert polls(pai) <= 60
+        assert sum(map(len, airflow.events)) == len(told)
+
+
+# --- what goes wrong for one, or for a while
+
+
+@in_one_loop
+async def test_one_bad_wait_fails_nobody_else(pai):  # noqa: F811
+    run = pai.add_run("a")
+    async with triggerer() as airflow:
+        good = airflow.start(wait())
+        bad = [airflow.start(wait(labels="no label")), airflow.start(wait(min_runs=0))]
+        bad.append(airflow.start(wait(metrics={"f1": "high"})))
+        cancelled = airflow.start(wait())
+        impatient = airflow.start(wait(fault_tolerance=1))
+        for number in bad:
+            _, lasting = await airflow.failure(number)
+            assert lasting
+        await more_polls(pai)
+        airflow.tasks[cancelled].cancel()
+        pai.inject("html", action="ListRuns", times=5 if SHARES_POLLS else 15)
+        text, lasting = await airflow.failure(impatient)
+        assert (text.split(":")[0], lasting) == ("PaiUnavailableError", False)
+        await more_polls(pai)
+        pai.label_run(run, EVALUATED)
+        assert await airflow.found(good) == ["a"]
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "throttle": {"retry_after_ms": 1},
+    "server_error": {},
+    "html": {},
+    "html with 200": {"status": 200},
+    "reset": {},
+    "reset_after": {},
+    "truncate": {},
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@in_one_loop
+async def test_polls_that_fail_in_passing_fail_nobody(pai, kind):  # noqa: F811
+    run = pai.add_run("a")
+    async with triggerer() as airflow:
+        number = airflow.start(wait(fault_tolerance=3))
+        await more_polls(pai)
+        pai.inject(kind.partition(" ")[0], action="ListRuns", times=10, **FAULTS[kind])
+        await more_polls(pai, 11)
+        pai.label_run(run, EVALUATED)
+        assert await airflow.found(number) == ["a"]
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@in_one_loop
+async def test_too_many_of_them_in_a_row_end_the_wait(pai, kind):  # noqa: F811
+    async with triggerer() as airflow:
+        number = airflow.start(wait(fault_tolerance=2))
+        for_ever = airflow.start(wait(fault_tolerance=None))
+        await more_polls(pai)
+        pai.inject(kind.partition(" ")[0], action="ListRuns", times=None, **FAULTS[kind])
+        _, lasting = await airflow.failure(number)
+        assert not lasting
+        await more_polls(pai, 6)
+        pai.clear_faults()
+        pai.add_run("a", labels=EVALUATED)
+        assert await airflow.found(for_ever) == ["a"]
+
+
+@shared
+@in_one_loop
+async def test_a_mistake_of_ours_ends_waits_with_its_name_and_no_stream(pai, monkeypatch):  # noqa: F811
+    class MistakeError(Exception):
+        pass
+
+    def mistaken(*_: Any) -> bool:
+        raise MistakeError("of ours")
+
+    async with triggerer() as airflow:
+        number = airflow.start(wait())
+        await more_polls(pai)
+        (key,) = airflow.manager._groups
+        with monkeypatch.context() as patched:
+            patched.setattr(watch.View, "explains", mistaken)
+            text, lasting = await airflow.failure(number)
+        assert "unforeseen: MistakeError: of ours" in text
+        assert lasting
+        assert key[0] == "airflow_provider_pai"
+
+
+# --- the key
+
+
+@in_one_loop
+async def test_a_wrong_key_fails_all_at_once_with_one_text(pai):  # noqa: F811
+    async with triggerer() as airflow:
+        waits = [airflow.start(wait(name=name)) for name in "abc"]
+        await more_polls(pai)
+        pai.revoke(pai.access_key_id)
+        said = [await airflow.failure(number) for number in waits]
+    if SHARES_POLLS:
+        assert len(set(said)) == 1
+    for text, lasting in said:
+        assert "InvalidAccessKeyId" in text
+        assert SECRET not in text
+        assert lasting
+
+
+@in_one_loop
+async def test_no_permission_fails_at_once(pai):  # noqa: F811
+    async with triggerer() as airflow:
+        number = airflow.start(wait())
+        await more_polls(pai)
+        pai.inject("error", action="ListRuns", times=None)
+        text, lasting = await airflow.failure(number)
+        assert "NoPermission" in text
+        assert lasting
+
+
+@in_one_loop
+async def test_a_key_that_is_rotated_in_the_connection_is_taken_up(pai, monkeypatch):  # noqa: F811
+    run = pai.add_run("a")
+    async with triggerer() as airflow:
+        waits = [airflow.start(wait(name=name)) for name in "aa"]
+        await more_polls(pai)
+        pai.accept("rotated", "new-secret")
+        uri = pai.connection_uri.replace("emulator:emulator-secret", "rotated:new-secret")
+        monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", uri)
+        pai.revoke(pai.access_key_id)
+        await more_polls(pai, 4)
+        pai.label_run(run, EVALUATED)
+        for number in waits:
+            assert await airflow.found(number) == ["a"]
+    assert pai.requests[-1].access_key_id == "rotated"
+
+
+@in_one_loop
+async def test_an_sts_token_that_expires_is_renewed_from_the_connection(pai, monkeypatch):  # noqa: F811
+    run = pai.add_run("a")
+
+    def sts(token: str) -> None:
+        uri = pai.connection_uri.replace("emulator:emulator-secret", "STS.key:sts-secret")
+        monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", f"{uri}&security_token={token}")
+
+    pai.accept("STS.key", "sts-secret", security_token="first")
+    sts("first")
+    async with triggerer() as airflow:
+        number = airflow.start(wait())
+        await more_polls(pai)
+        sts("second")
+        pai.accept("STS.key", "sts-secret", security_token="first", expires_at=1.0)
+        await until(lambda: pai.requests[-1].status == 400)
+        pai.accept("STS.key", "sts-secret", security_token="second")
+        await more_polls(pai, 4)
+        pai.label_run(run, EVALUATED)
+        assert await airflow.found(number) == ["a"]
+
+
+@in_one_loop
+async def test_a_deleted_connection_ends_the_wait(pai, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("airflow_provider_pai.clients.REFRESH_SECONDS", INTERVAL)
+    async with triggerer() as airflow:
+        number = airflow.start(wait())
+        await more_polls(pai)
+        del os.environ["AIRFLOW_CONN_PAI_DEFAULT"]
+        text, lasting = await airflow.failure(number)
+        assert "pai_default" in text
+        assert lasting
+
+
+# --- and a task that ends without a worker
+
+
+@in_one_loop
+async def test_a_wait_that_ends_its_task_says_so(pai):  # noqa: F811
+    pai.add_run("a", labels=EVALUATED, source_type="DLC", source_id="dlc1234")
+    stream = wait(end_task=True).run()
+    event = await anext(stream)
+    with suppress(AttributeError):
+        await stream.aclose()
+    assert type(event).__name__ == "TaskSuccessEvent"
+    assert [run["name"] for run in event.xcoms["return_value"]] == ["a"]
+    assert "dlc1234" in event.xcoms["pai_run_link"]
