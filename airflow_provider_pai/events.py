@@ -20,7 +20,7 @@ from typing import Any
 
 from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger_event
 from airflow_provider_pai.api import Run, RunQuery
-from airflow_provider_pai.rules import RunCondition
+from airflow_provider_pai.rules import MetricRules, RunCondition
 from airflow_provider_pai.stream import WatchingTrigger, open_watch
 from airflow_provider_pai.watch import NEWEST_FIRST, Seat, Snapshot, Waiter
 
@@ -99,7 +99,7 @@ class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
         name: str | None = None,
         source_type: str | None = None,
         source_id: str | None = None,
-        metrics: Mapping[str, str] | None = None,
+        metrics: MetricRules | None = None,
         poke_interval: float = 60.0,
         per_run: bool = False,
     ) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_pai._compat import AirflowFailException, BranchMixIn
 from airflow_provider_pai.api.errors import PaiUsageError
-from airflow_provider_pai.api.models import Metric, Run
-from airflow_provider_pai.api.query import parse_time
+from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.filters import FILTERS, RunFilterOperator
 from airflow_provider_pai.rules import MetricRule, MetricRules, parse_rules
 from airflow_provider_pai.verdict import MissingBaseline, Selection, Verdict, judge
@@ -218,13 +217,8 @@ def _flat(runs: Any) -> Iterator[str | Mapping[str, Any]]:
 
 def _run_of(record: Mapping[str, Any]) -> Run:
     """Return the run of which a record is the compact form, ``Run.to_dict()``."""
-    fields = {name: record[name] for name in Run.__struct_fields__ if record.get(name) is not None}
     try:
-        for name in ("gmt_create_time", "gmt_modified_time"):
-            if name in fields:
-                fields[name] = parse_time(fields[name], name)
-        fields["metrics"] = [Metric(key=key, value=value) for key, value in fields.get("metrics", {}).items()]
-        return Run(**fields)
+        return Run.from_dict(record)
     except (AttributeError, TypeError, ValueError):  # PaiUsageError is a ValueError
         raise PaiUsageError(
             f"runs holds a record with {', '.join(map(str, record)) or 'nothing'}, which is no run: hand on "

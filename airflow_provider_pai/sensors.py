@@ -21,7 +21,7 @@ from airflow_provider_pai.filters import FILTERS, RunFilterOperator
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
-    from airflow_provider_pai.rules import RunCondition
+    from airflow_provider_pai.rules import MetricRules, RunCondition
 
 __all__ = ["PaiRunSensor"]
 
@@ -65,7 +65,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         labels: Mapping[str, str] | str,
         min_runs: int = 1,
         max_runs: int | None = None,
-        metrics: Mapping[str, str] | None = None,
+        metrics: MetricRules | None = None,
         fault_tolerance: int = 10,
         deferrable: bool | None = None,
         end_from_trigger: bool = False,
@@ -79,6 +79,10 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         self.fault_tolerance = fault_tolerance
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self.end_from_trigger = end_from_trigger
+        if metrics is not None:
+            from airflow_provider_pai.rules import wait_rules
+
+            wait_rules(metrics)  # a mistake shows when the DAG is parsed
         self._deadline: float | None = None
         if self.deferrable and start_from_trigger:
             from airflow_provider_pai._compat import StartTriggerArgs

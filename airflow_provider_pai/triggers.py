@@ -15,7 +15,7 @@ from airflow_provider_pai.api import PaiError, Run, RunQuery
 from airflow_provider_pai.clients import SharedClient, shared_client
 from airflow_provider_pai.filters import FILTERS
 from airflow_provider_pai.links import LINK_KEY, console_url
-from airflow_provider_pai.rules import RunCondition
+from airflow_provider_pai.rules import MetricRules, RunCondition
 from airflow_provider_pai.stream import WatchingTrigger, open_watch
 from airflow_provider_pai.watch import Seat, Snapshot, Waiter, exact_polls
 
@@ -61,7 +61,7 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         order_by: str = "GmtCreateTime ASC",
         min_runs: int = 1,
         max_runs: int = 100,
-        metrics: Mapping[str, str] | None = None,
+        metrics: MetricRules | None = None,
         poke_interval: float = 60.0,
         fault_tolerance: int | None = 10,
         end_task: bool = False,

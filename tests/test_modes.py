@@ -1,3 +1,4 @@
+# ruff: noqa: F811 - a fixture that is imported is named again where it is used
 """One table of waits, and the same end of each in every mode, in real DAG runs.
 
 The deferred modes run their trigger as the triggerer of this Airflow does: over its own shared streams from

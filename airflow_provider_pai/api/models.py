@@ -142,11 +142,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Run:
-        """Return the run that :meth:`to_dict` described; of each metric it knows the last value."""
+        """Return the run that :meth:`to_dict` described; of each metric it knows the last value.
+
+        :raises ValueError: a time or a value that is none.
+        :raises TypeError: a record without a run id.
+        """
         known = {name: value for name, value in record.items() if name in cls.__struct_fields__}
         for name in ("gmt_create_time", "gmt_modified_time"):
             if known.get(name) is not None:
-                known[name] = msgspec.convert(known[name], datetime)
+                known[name] = _time(known[name])
         known["metrics"] = [Metric(key, value) for key, value in (known.get("metrics") or {}).items()]
         return cls(**known)
 
@@ -170,6 +174,13 @@ class CreatedRun(msgspec.Struct, frozen=True, rename="pascal"):
     """What CreateRun answers."""
 
     run_id: str
+
+
+def _time(text: Any) -> datetime:
+    try:
+        return msgspec.convert(text, datetime)
+    except msgspec.ValidationError as error:  # no ValueError in older versions of msgspec
+        raise ValueError(str(error)) from None
 
 
 def json_number(value: float) -> float | str:
