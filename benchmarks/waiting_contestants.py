@@ -204,5 +204,8 @@ if __name__ == "__main__":
     # A triggerer writes a line for each 404 of an HttpSensor; here that costs it nothing.
     logging.disable(logging.WARNING)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    asked = json.loads(sys.stdin.readline())
+    print("{}", file=ANSWERS, flush=True)
+    if not (line := sys.stdin.readline()):
+        sys.exit()
+    asked = json.loads(line)
     asyncio.run(main([CONTESTANTS[sys.argv[1]](wait, asked["interval"]) for wait in asked["waits"]]))

@@ -1,4 +1,4 @@
-"""Let one contestant wait, set labels from outside, and take its figures."""
+"""Let each contestant wait in turn, set labels from outside, and take the figures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.contestants import KEY_ID, KEY_SECRET
 from benchmarks.fresh import ROOT
 from benchmarks.waiting_scene import EXPERIMENTS, SCENES, awaited, ended_by, waits
-from benchmarks.waiting_server import ask
+from benchmarks.waiting_server import ask, serving
 
 MOST_SETTLING_SECONDS = 60.0
 IDLE_SECONDS = 1.5
@@ -41,8 +41,8 @@ class Process:
     """A contestant in a fresh process."""
 
     def __init__(self, name: str, url: str, home: str) -> None:
-        path = Path(home) / "stderr"
-        self._errors = path.open("w+")
+        Path(home).mkdir()
+        self._errors = (Path(home) / "stderr").open("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.waiting_contestants", name],
             cwd=ROOT,
@@ -57,6 +57,8 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._errors.closed:  # it left when its race was over
+            return
         with contextlib.suppress(BrokenPipeError), self._process:  # closes its input, which ends it
             pass
         self._errors.close()
@@ -91,30 +93,47 @@ def _environment(url: str, home: str) -> dict[str, str]:
     }
 
 
-def race(contestant: str, scene_name: str, url: str, plan: Plan, now: float) -> dict[str, Any]:
-    """Return the figures of one contestant in one scene."""
+def races(contestants: Sequence[tuple[str, str]], plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yield the figures of each contestant in its scene, one after another."""
+    now = time.time()
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(serving(now))
+        # Importing Airflow takes most of a minute on a busy machine, so all do it now, then stand idle.
+        home = stack.enter_context(tempfile.TemporaryDirectory())
+        processes = [
+            stack.enter_context(Process(name, url, f"{home}/{place}"))
+            for place, (name, _) in enumerate(contestants)
+        ]
+        for process in processes:
+            process.hear()
+        for (name, scene), process in zip(contestants, processes, strict=True):
+            with process:
+                yield _race(name, scene, process, url, plan, now)
+
+
+def _race(
+    contestant: str, scene_name: str, process: Process, url: str, plan: Plan, now: float
+) -> dict[str, Any]:
     scene = SCENES[scene_name]
     ask(url, "reset")
     figures: dict[str, Any] = {"contestant": contestant, "scene": scene_name}
     alone = contestant != "ours"  # each of its waits polls for itself
-    with tempfile.TemporaryDirectory() as home, Process(contestant, url, home) as process:
-        asked = {"interval": plan.interval, "waits": waits(scene, plan.waits, now)}
-        process.tell(json.dumps(asked))
-        requests = _counter(url)
+    process.tell(json.dumps({"interval": plan.interval, "waits": waits(scene, plan.waits, now)}))
+    requests = _counter(url)
 
-        process.tell("probe on")
-        figures["idle"] = _measured(process, requests, IDLE_SECONDS)
-        process.tell("probe off")
+    process.tell("probe on")
+    figures["idle"] = _measured(process, requests, IDLE_SECONDS)
+    process.tell("probe off")
 
-        # Spread over an interval, those that poll for themselves are spared a burst in each.
-        process.tell(f"start {plan.interval if alone else 0}")
-        settled = _all_have_asked if alone else _quiet
-        figures["start"] = settled(requests, plan)
+    # Spread over an interval, those that poll for themselves are spared a burst in each.
+    process.tell(f"start {plan.interval if alone else 0}")
+    settled = _all_have_asked if alone else _quiet
+    figures["start"] = settled(requests, plan)
 
-        figures["quiet"] = _measured(process, requests, plan.quiet * plan.interval)
-        process.tell("probe on")
-        figures["probed"] = _measured(process, requests, plan.probed * plan.interval)
-        figures["busy"] = _busy(process, requests, url, scene_name, plan)
+    figures["quiet"] = _measured(process, requests, plan.quiet * plan.interval)
+    process.tell("probe on")
+    figures["probed"] = _measured(process, requests, plan.probed * plan.interval)
+    figures["busy"] = _busy(process, requests, url, scene_name, plan)
     return figures
 
 

@@ -50,10 +50,19 @@ def busy_cpu(figures: Figures, plan: Plan) -> float:
     return per_interval(figures["busy"], "cpu", plan) - per_interval(figures["idle"], "cpu", plan)
 
 
+def poll_cpu(figures: Figures, plan: Plan) -> float:
+    """Return the CPU seconds that asking once for every wait takes, whether or not the interval was kept."""
+    share = max(figures["quiet"]["requests"], 1) / _requests_for_all(figures, plan)
+    return float(figures["quiet"]["cpu"]) / share
+
+
 def own_interval(figures: Figures, plan: Plan) -> float:
     """Return the seconds from one poll to the next, of each wait or of all that share one."""
-    polls = plan.waits if figures["contestant"] != "ours" else 1
-    return polls * plan.interval / max(quiet_requests(figures, plan), 1e-9)
+    return _requests_for_all(figures, plan) * plan.interval / max(quiet_requests(figures, plan), 1e-9)
+
+
+def _requests_for_all(figures: Figures, plan: Plan) -> int:
+    return 1 if figures["contestant"] == "ours" else plan.waits
 
 
 def _lag(phase: str, share: float) -> Callable[[Figures, Plan], float]:
@@ -69,6 +78,7 @@ ROWS: dict[str, tuple[str, Callable[[Figures, Plan], float]]] = {
     "requests an interval, labels being set": (",.1f", lambda f, p: per_interval(f["busy"], "requests", p)),
     "seconds between two polls of a wait": (".2f", own_interval),
     "CPU ms an interval, nothing new": (",.1f", lambda f, p: 1000 * per_interval(f["quiet"], "cpu", p)),
+    "CPU ms for one poll of every wait": (",.1f", lambda f, p: 1000 * poll_cpu(f, p)),
     "CPU ms an interval, labels being set": (",.1f", lambda f, p: 1000 * busy_cpu(f, p)),
     "loop lag ms p50, before any wait": (".2f", _lag("idle", 0.5)),
     "loop lag ms p99, before any wait": (".1f", _lag("idle", 0.99)),

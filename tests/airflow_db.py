@@ -228,6 +228,7 @@ def airflow_db() -> None:
     first("initdb", "airflow.utils.db")()
     if VERSION in ((3, 0), (3, 1)):
         _mend_rescheduling()
+        _print_tracebacks_plainly()
 
 
 def _mend_rescheduling() -> None:
@@ -245,6 +246,13 @@ def _mend_rescheduling() -> None:
         return type(answer).model_validate(answer.model_dump(warnings=False))
 
     client.TaskInstanceOperations.get_reschedule_start_date = typed
+
+
+def _print_tracebacks_plainly() -> None:
+    """Keep structlog of Airflow 3.0 and 3.1 from drawing every failure with rich, which takes seconds."""
+    structlog = import_module("structlog")
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 @pytest.fixture

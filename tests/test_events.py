@@ -109,9 +109,9 @@ def names(airflow: Triggerer, number: int = 0) -> list[str]:
     ]
 
 
-async def quiet(pai: Any) -> None:  # noqa: F811
-    """Wait until a watcher has surely looked, and has stored what it saw."""
-    await more_polls(pai, 3)
+async def quiet(pai: Any, requests: int = 3) -> None:  # noqa: F811
+    """Wait until watchers have surely looked, for so many requests, and have stored what they saw."""
+    await more_polls(pai, requests)
     await asyncio.sleep(2 * INTERVAL)
 
 
@@ -157,7 +157,7 @@ async def test_an_old_run_is_announced_from_beyond_the_newest_page(pai, stored, 
     async with triggerer() as airflow:
         airflow.start(watcher("models"))
         airflow.start(watcher("mine", experiment_id=mine))
-        await quiet(pai)
+        await quiet(pai, 15)  # two pages, three for each one's own query, and the polls after that
         pai.label_run(old, EVALUATED)
         await until(lambda: names(airflow, 0) and names(airflow, 1))
         await quiet(pai)
@@ -308,7 +308,10 @@ async def test_watchers_of_one_asset_with_other_filters_do_not_mix(pai, stored):
         for trigger in kept:
             airflow.start(trigger)
         await quiet(pai)
-        runs = [pai.add_run(name, experiment_id=found, labels=EVALUATED) for name, found in (("m", mine), ("y", yours))]
+        runs = [
+            pai.add_run(name, experiment_id=found, labels=EVALUATED)
+            for name, found in (("m", mine), ("y", yours))
+        ]
         await until(lambda: set(runs) <= stored.remembered())
     assert [names(airflow, number) for number in (0, 1)] == [["m"], ["y"]]
     async with triggerer() as again:
@@ -447,12 +450,16 @@ def test_an_asset_and_its_watcher_in_one_line():
     assert (asset.name, found.name) == ("models", "models_watcher")
     classpath, kwargs = PaiRunEventTrigger(labels="a:1,b:2", per_run=True).serialize()
     trigger = found.trigger
-    shown = trigger.serialize() if hasattr(trigger, "serialize") else (trigger["classpath"], trigger["kwargs"])
+    shown = (
+        trigger.serialize() if hasattr(trigger, "serialize") else (trigger["classpath"], trigger["kwargs"])
+    )
     assert shown[0] == classpath
     assert {**shown[1], "labels": None} == {**kwargs, "labels": None}
 
 
-@pytest.mark.parametrize("wrong", [{"labels": ""}, {"labels": "a"}, {"labels": LABEL, "metrics": {"f1": "high"}}])
+@pytest.mark.parametrize(
+    "wrong", [{"labels": ""}, {"labels": "a"}, {"labels": LABEL, "metrics": {"f1": "high"}}]
+)
 def test_a_mistake_shows_when_the_dag_is_parsed(wrong):
     with pytest.raises(PaiUsageError):
         PaiRunEventTrigger(**wrong)

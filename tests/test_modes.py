@@ -255,7 +255,7 @@ def wait_in(mode: str, **wait: Any) -> Ran:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", CASES)
-def test_a_wait_ends_alike_in_every_mode(pai: Any, name: str, mode: str) -> None:  # noqa: F811
+def test_a_wait_ends_alike_in_every_mode(pai: Any, name: str, mode: str) -> None:
     case = CASES[name]
     case.arrange(pai)
     ran = wait_in(mode, **case.wait)
@@ -267,7 +267,7 @@ def test_a_wait_ends_alike_in_every_mode(pai: Any, name: str, mode: str) -> None
     assert [words for words in case.says if words not in said] == []
 
 
-def test_what_is_pushed_is_the_same_to_the_byte(pai: Any) -> None:  # noqa: F811
+def test_what_is_pushed_is_the_same_to_the_byte(pai: Any) -> None:
     pai.add_run("a", labels=EVALUATED, metrics={"loss": float("nan"), "f1": 0.9}, params={"lr": "1"})
     pai.inject("server_error", times=5)  # so that the first look of the deferred ones fails
     pushed = []
@@ -278,7 +278,7 @@ def test_what_is_pushed_is_the_same_to_the_byte(pai: Any) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_link_leads_to_the_run_that_was_found(pai: Any, mode: str) -> None:  # noqa: F811
+def test_the_link_leads_to_the_run_that_was_found(pai: Any, mode: str) -> None:
     labels = labelled_at(2, "a", source_type="TrainingService", source_id="train1234")
     labels(pai)
     ran = wait_in(mode)

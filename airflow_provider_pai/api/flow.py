@@ -272,7 +272,7 @@ def _error_fields(body: bytes) -> tuple[str, str, str | None] | None:
     """Return code, message and request id of an error body in any form the SDK knows, else ``None``."""
     try:
         fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):  # the first: before msgspec 0.19
+    except (msgspec.DecodeError, ValueError, RecursionError):  # the first: before msgspec 0.21
         found = dict(re.findall(r"<(Code|Message|RequestId)>([^<]*)</", body.decode("utf-8", "replace")))
         return (found.get("Code", ""), found.get("Message", ""), found.get("RequestId")) if found else None
     if not isinstance(fields, dict):

@@ -83,7 +83,8 @@ def seen(triggering_asset_events=None):
 with DAG("on_batch", max_active_runs=1, schedule=[pai_run_asset("batch", labels="announce:true", **EVERY)]):
     seen()
 
-with DAG("on_each", max_active_runs=1, schedule=[pai_run_asset("each", labels="announce:true", per_run=True, **EVERY)]):
+each = pai_run_asset("each", labels="announce:true", per_run=True, **EVERY)
+with DAG("on_each", max_active_runs=1, schedule=[each]):
     seen()
 """
 
@@ -206,8 +207,8 @@ def test_dags_start_when_a_run_is_labelled_from_outside(world):
             lambda asset=asset: {run for run, _ in airflow.announced(asset)} >= set(runs),
             "all runs announced",
         )
-    # Airflow gives a DAG run the events up to the first one that is still queued, and those that came after it
-    # to the next DAG run, whenever that is. So another label brings what an earlier burst left behind.
+    # Airflow gives a DAG run the events up to the first one that is still queued, and those that came
+    # after it to the next DAG run, whenever that is. So another label brings what a burst left behind.
     nudges = iter(range(10))
 
     def nudged(seen: Callable[[], dict[str, Any]]) -> bool:
