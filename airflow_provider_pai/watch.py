@@ -63,7 +63,7 @@ class View(msgspec.Struct):
         """Take in one more page."""
         self.runs.update({run.run_id: run for run in filter(query.check(), page.runs)})
         times = [run.gmt_create_time or _EARLIEST for run in page.runs]
-        if times != sorted(times, reverse=True) or self._may_have_skipped(page, times):
+        if times != sorted(times, reverse=True) or self._may_have_skipped(page):
             self.sure = False
         elif times:
             self.since = max(times[-1], _BARELY)
@@ -73,12 +73,9 @@ class View(msgspec.Struct):
         self.pages += 1
         self.token = page.next_token
 
-    def _may_have_skipped(self, page: RunPage, times: list[datetime]) -> bool:
-        """Tell whether this page does not follow on the last: runs came or went between the two."""
-        if self.pages == 0:
-            return False
-        fell = page.total_count is not None and page.total_count < (self.total or 0)
-        return fell or (bool(times) and times[0] > self.since)
+    def _may_have_skipped(self, page: RunPage) -> bool:
+        """Tell whether runs went between the last page and this; runs that came only repeat some."""
+        return self.pages > 0 and page.total_count is not None and page.total_count < (self.total or 0)
 
     @property
     def whole(self) -> bool:

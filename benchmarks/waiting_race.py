@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     interval: float
     quiet: int = 2
     """with no label set and no probe, for CPU"""
-    probed: int = 2
+    probed: int = 1
     """with no label set, for the loop's lag"""
     busy: int = 4
     """with labels set at random moments"""
@@ -186,7 +186,7 @@ def _quiet(requests: Callable[[], int], plan: Plan) -> dict[str, Any]:
 def _busy(
     process: Process, requests: Callable[[], int], url: str, scene_name: str, plan: Plan
 ) -> dict[str, Any]:
-    """Set labels at random moments, then wait for what they end; after three intervals it is missing."""
+    """Set labels at random moments, then wait for what they end; after two intervals it is missing."""
     scene, chance = SCENES[scene_name], random.Random(7)
     experiments = chance.sample(
         range(min(EXPERIMENTS, plan.waits)), min(plan.labels, EXPERIMENTS, plan.waits)
@@ -201,7 +201,7 @@ def _busy(
         labelled.update(dict.fromkeys(ended_by(scene, plan.waits, experiment), at))
     time.sleep(max(0.0, began + plan.busy * plan.interval - time.monotonic()))
     figures = {**process.tell("mark"), "requests": requests() - before}
-    give_up = time.monotonic() + 3 * plan.interval
+    give_up = time.monotonic() + 2 * plan.interval
     while len(figures["events"]) < len(labelled) and time.monotonic() < give_up:
         time.sleep(0.5)
         figures["events"] = process.tell("mark")["events"]

@@ -11,6 +11,7 @@ import atexit
 import inspect
 import itertools
 import json
+import logging
 import os
 import shutil
 import sys
@@ -228,7 +229,7 @@ def airflow_db() -> None:
     first("initdb", "airflow.utils.db")()
     if VERSION in ((3, 0), (3, 1)):
         _mend_rescheduling()
-        _print_tracebacks_plainly()
+        _log_as_a_worker_does()
 
 
 def _mend_rescheduling() -> None:
@@ -248,11 +249,17 @@ def _mend_rescheduling() -> None:
     client.TaskInstanceOperations.get_reschedule_start_date = typed
 
 
-def _print_tracebacks_plainly() -> None:
-    """Keep structlog of Airflow 3.0 and 3.1 from drawing every failure with rich, which takes seconds."""
+def _log_as_a_worker_does() -> None:
+    """Keep ``dag.test()`` of Airflow 3.0 and 3.1 from logging at level debug.
+
+    There Airflow itself prints secrets, and draws every failure with rich, which takes seconds.
+    """
     structlog = import_module("structlog")
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
+    structlog.configure(
+        processors=[*structlog.get_config()["processors"][:-1], plain],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
 
 
 @pytest.fixture

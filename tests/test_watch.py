@@ -285,3 +285,29 @@ def test_what_cancels_out_further_back_shows_with_the_next_change(served):
             assert len(waiter.seen) == 2
 
     asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_what_the_newest_page_explains_costs_no_look_further_back(served):
+    served.quirks.total_count = "given"
+    world = World(served)
+    for age in range(20, 35):
+        world.apply(Create(0, age, True))
+
+    async def story() -> None:
+        async with watched(world, [(1, None), (2, 5)]) as seen:
+            await seen.poll()
+            for change in (
+                Create(0, 36, True),
+                Change("unlabel", 15),
+                Change("label", 15),
+                Change("measure", 15),
+                Create(0, 1, False),
+                Change("delete", 15),
+            ):
+                world.apply(change)
+                assert await seen.poll() == 1
+            world.apply(Create(1, 37, True))
+            assert await seen.poll() <= 1 + 1  # the one whose run it is asks
+            assert all(waiter.seen == waiter.truth() for waiter in seen.told)
+
+    asyncio.run(asyncio.wait_for(story(), 60))
