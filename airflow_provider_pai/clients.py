@@ -27,6 +27,8 @@ REFRESH_SECONDS = 30.0
 """How old a Connection may be before it is read again."""
 SPACING_SECONDS = 0.2
 """How far apart requests beyond an interval's first are sent: they take a third of PAI's quota at most."""
+BURST = 15
+"""How many of them may go at once after a time without any."""
 
 T = TypeVar("T")
 
@@ -52,9 +54,8 @@ class SharedClient:
     async def turn(self) -> None:
         """Wait until one more request may be sent."""
         now = time.monotonic()
-        start = max(now, self._next_turn)
-        self._next_turn = start + SPACING_SECONDS
-        await asyncio.sleep(start - now)
+        self._next_turn = max(self._next_turn, now - BURST * SPACING_SECONDS) + SPACING_SECONDS
+        await asyncio.sleep(max(0.0, self._next_turn - now))
 
     async def located(self, query: api.RunQuery) -> api.RunQuery:
         """Return a query in the connection's workspace, unless it names one itself."""

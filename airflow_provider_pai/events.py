@@ -181,7 +181,7 @@ class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
         elif snapshot.view.covers(condition.query):
             runs = list(snapshot.view.runs.values())
         else:
-            runs = await seat.ask(REMEMBERED)
+            runs, _ = await seat.ask(REMEMBERED)
         return condition.matching(runs)
 
     def _payloads(self, runs: list[Run]) -> list[dict[str, Any]]:

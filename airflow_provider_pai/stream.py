@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import AsyncIterator, Hashable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_pai.api import PaiError, RunQuery
 from airflow_provider_pai.api.query import parse_labels
@@ -23,7 +24,7 @@ class WatchingTrigger:
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes an equal trigger in another process: plain JSON, and no secret."""
-        kwargs = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        kwargs = {name: getattr(self, name) for name in _parameters(cast("Any", type(self)))}
         for name, value in kwargs.items():
             if isinstance(value, Mapping):
                 kwargs[name] = dict(sorted(value.items()))  # Airflow compares their text
@@ -50,6 +51,11 @@ class WatchingTrigger:
         async with open_watch(kwargs) as (_, watch):
             async for snapshot in watch.snapshots():
                 yield snapshot
+
+
+@functools.cache
+def _parameters(trigger: Any) -> tuple[str, ...]:
+    return tuple(inspect.signature(trigger).parameters)
 
 
 def stream_key(kwargs: dict[str, Any]) -> Hashable:

@@ -131,18 +131,19 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         seat: Seat | None,
     ) -> AsyncIterator[Any]:
         concerns = condition.query.check()
-        look, faults = True, 0
+        look, faults, known = True, 0, 0
         async for snapshot in snapshots:
-            look = look or snapshot.beyond or any(map(concerns, snapshot.news))
+            if snapshot.number > known:  # an answer of its own may be newer than what waited meanwhile
+                look = look or snapshot.beyond or any(map(concerns, snapshot.news))
             error = snapshot.error
             if error is None and look:
                 try:
-                    runs = await _runs(condition, snapshot, seat)
+                    runs, known = await _runs(condition, snapshot, seat)
                     met = condition.met_by(runs)
                     if met is not None:
                         yield await self._met(met, client)
                         return
-                    look = _must_look_again(condition, snapshot, seat, runs)
+                    look = _must_look_again(condition, seat, runs)
                 except PaiError as own:
                     error = own
             if error is None:
@@ -162,12 +163,13 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         return await task_success(self.task_instance, {"return_value": runs, LINK_KEY: link})
 
 
-async def _runs(condition: RunCondition, snapshot: Snapshot, seat: Seat | None) -> list[Run]:
-    """Return what the condition decides over: the snapshot if it shows all, else its own query's answer."""
+async def _runs(condition: RunCondition, snapshot: Snapshot, seat: Seat | None) -> tuple[list[Run], int]:
+    """Return what the condition decides over, and the number of the last poll that it includes.
+
+    It is the snapshot if that shows all, else the answer to the condition's own query.
+    """
     if seat is None or snapshot.view.covers(condition.query):
-        runs = list(reversed(snapshot.view.runs.values()))  # of equal times the older first, as PAI lists
-        condition.query.sort(runs)
-        return runs
+        return snapshot.view.matching(condition.query), snapshot.number
     try:
         return await seat.ask(condition.enough)
     except PaiError:
@@ -175,9 +177,9 @@ async def _runs(condition: RunCondition, snapshot: Snapshot, seat: Seat | None) 
         raise
 
 
-def _must_look_again(condition: RunCondition, snapshot: Snapshot, seat: Seat | None, runs: list[Run]) -> bool:
-    """Tell whether values may be logged to these runs without any news in the shared polls."""
-    if seat is None or not runs or condition.metrics is None or snapshot.view.covers(condition.query):
+def _must_look_again(condition: RunCondition, seat: Seat | None, runs: list[Run]) -> bool:
+    """Tell whether values may yet be logged to these runs, which is no news where they are old."""
+    if seat is None or not runs or condition.metrics is None:
         return False
     seat.look_again()
     return True

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ _BARELY = _EARLIEST + timedelta(seconds=1)  # a run without a time of creation i
 _LATEST = datetime.max.replace(tzinfo=timezone.utc)
 
 
-class View(msgspec.Struct):
+class View(msgspec.Struct, dict=True):
     """What the newest pages showed.
 
     ``runs`` has every run with the labels that was created after ``since``, if that is ``sure``: not where
@@ -55,27 +56,49 @@ class View(msgspec.Struct):
     runs: dict[str, Run] = {}
     since: datetime = _LATEST
     sure: bool = True
-    total: int | None = None
+    counted: int | None = None
+    repeats: int = 0
     pages: int = 0
     token: str = ""
 
     def add(self, page: RunPage, query: RunQuery) -> None:
         """Take in one more page."""
+        self.repeats += sum(run.run_id in self.runs for run in page.runs)
         self.runs.update({run.run_id: run for run in filter(query.check(), page.runs)})
         times = [run.gmt_create_time or _EARLIEST for run in page.runs]
-        if times != sorted(times, reverse=True) or self._may_have_skipped(page):
+        fell = page.total_count is not None and page.total_count < (self.counted or 0)
+        if times != sorted(times, reverse=True) or (self.pages > 0 and fell):
             self.sure = False
         elif times:
             self.since = max(times[-1], _BARELY)
         if not page.next_token:
             self.since = _EARLIEST
-        self.total = page.total_count if page.total_count is not None else self.total
+        self.counted = page.total_count if page.total_count is not None else self.counted
         self.pages += 1
         self.token = page.next_token
 
-    def _may_have_skipped(self, page: RunPage) -> bool:
-        """Tell whether runs went between the last page and this; runs that came only repeat some."""
-        return self.pages > 0 and page.total_count is not None and page.total_count < (self.total or 0)
+    @property
+    def total(self) -> int | None:
+        """TotalCount, less the runs that came too late to be on the page where they belong."""
+        return None if self.counted is None else self.counted - self.repeats
+
+    @functools.cached_property
+    def by_experiment(self) -> dict[str | None, list[Run]]:
+        """The runs of each experiment, oldest first; of equal times the older first, as PAI lists them."""
+        found: dict[str | None, list[Run]] = {}
+        for run in reversed(self.runs.values()):
+            found.setdefault(run.experiment_id, []).append(run)
+        return found
+
+    def matching(self, query: RunQuery) -> list[Run]:
+        """Return the runs that match a query, in its order."""
+        experiment_id = query.experiment_id
+        if experiment_id is None:
+            runs = list(filter(query.check(), reversed(self.runs.values())))
+        else:
+            runs = list(filter(query.check(), self.by_experiment.get(experiment_id, [])))
+        query.sort(runs)
+        return runs
 
     @property
     def whole(self) -> bool:
@@ -113,6 +136,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """
 
     view: View
+    number: int = 0
     news: list[Run] = []
     beyond: bool = False
     error: PaiError | None = None
@@ -135,8 +159,8 @@ class Seat(msgspec.Struct, frozen=True):
         """Make sure that the next poll tells this waiter something, even if there is no news."""
         self.watch.newcomers.append(self.waiter)
 
-    async def ask(self, max_runs: int | None) -> list[Run]:
-        """Return what the waiter's own query really finds."""
+    async def ask(self, max_runs: int | None) -> tuple[list[Run], int]:
+        """Return what the waiter's own query really finds, and the last poll that this includes."""
         return await self.watch.ask(self.waiter.query, max_runs)
 
 
@@ -151,9 +175,10 @@ class Watch:
         self.newcomers: list[Waiter] = []
         self._joined = asyncio.Event()
         self._view = View()
+        self._number = 0
         self._blind = 0
         self._failed = False
-        self._asking: dict[bytes, asyncio.Task[list[Run]]] = {}
+        self._asking: dict[bytes, asyncio.Task[tuple[list[Run], int]]] = {}
 
     @contextmanager
     def joined(self, waiter: Waiter) -> Iterator[Seat]:
@@ -184,28 +209,34 @@ class Watch:
                 except asyncio.TimeoutError:
                     break
 
-    async def ask(self, query: RunQuery, max_runs: int | None) -> list[Run]:
-        """Return what a query really finds; equal questions at the same time are asked once.
+    async def ask(self, query: RunQuery, max_runs: int | None) -> tuple[list[Run], int]:
+        """Return what a query really finds, and the number of the last poll before it was asked.
+
+        Equal questions that wait for their turn are asked once.
 
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
         key = msgspec.json.encode((query, max_runs))
         task = self._asking.get(key)
         if task is None:
-            task = self._asking[key] = asyncio.create_task(self._ask(query, max_runs))
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
+            task = self._asking[key] = asyncio.create_task(self._ask(key, query, max_runs))
         return await asyncio.shield(task)  # one who stops waiting does not stop the others
 
-    async def _ask(self, query: RunQuery, max_runs: int | None) -> list[Run]:
-        await self._client.turn()
+    async def _ask(self, key: bytes, query: RunQuery, max_runs: int | None) -> tuple[list[Run], int]:
+        try:
+            await self._client.turn()
+        finally:
+            del self._asking[key]  # whoever asks from now on wants to know what happened since
+        number = self._number
         located = await self._client.located(query)
-        return await self._client.run(lambda: list_runs(located, max_runs=max_runs))
+        return await self._client.run(lambda: list_runs(located, max_runs=max_runs)), number
 
     def _interval(self) -> float:
         return min((waiter.interval for waiter in self._waiters), default=1.0)
 
     async def _poll(self) -> Snapshot | None:
         newcomers, self.newcomers = self.newcomers, []
+        self._number += 1
         try:
             snapshot = await self._look(newcomers)
         except Exception as error:
@@ -234,7 +265,8 @@ class Watch:
         while self._worth_reading(now, head, self._waiters if beyond else newcomers):
             await self._read(now)
         self._view = now
-        return Snapshot(view=now, news=[] if first else now.news(before), beyond=beyond)
+        news = [] if first else now.news(before)
+        return Snapshot(view=now, number=self._number, news=news, beyond=beyond)
 
     async def _read(self, view: View) -> None:
         if view.pages:
@@ -278,12 +310,13 @@ async def exact_polls(
 ) -> AsyncIterator[Snapshot]:
     """Ask one waiter's own query each interval, where polls cannot be shared; every answer is news."""
     clock = asyncio.get_running_loop().time
-    while True:
+    for number in itertools.count(1):
         started = clock()
         try:
             located = await client.located(query)
             runs = await client.run(functools.partial(list_runs, located, max_runs=max_runs))
-            yield Snapshot(view=View(runs={run.run_id: run for run in runs}), news=runs)
+            view = View(runs={run.run_id: run for run in reversed(runs)}, since=_EARLIEST)
+            yield Snapshot(view=view, number=number, news=runs)
         except PaiError as error:
             yield Snapshot(view=View(), error=error)
         await asyncio.sleep(max(0.0, started + interval - clock()))

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.timeout(600)
 
 LABEL = {"is_evaluation": "true"}
 PAGE = 3
+LATEST = datetime.max.replace(tzinfo=timezone.utc)
 START = datetime(2025, 10, 20, tzinfo=timezone.utc)
 EXPERIMENTS = 3
 AGES = 40
@@ -151,7 +152,7 @@ class Told:
         if snapshot.view.covers(query):
             runs = [run for run in snapshot.view.runs.values() if query.matches(run)]
         else:
-            runs = await self.seat.ask(None)
+            runs, _ = await self.seat.ask(None)
         self.seen = {run.run_id for run in runs}
         assert self.seen == self.truth()  # of nothing else
         return True
@@ -180,10 +181,10 @@ class Watched:
         """Tell whether changes further back cancelled out in TotalCount: what the docstring excludes."""
         now, view = self.world.labelled(), self.watch._view
         last, self._last = self._last, (now, view)
-        if last is None or view.since is None:
+        if last is None or view.whole:
             return False
         before, view_before = last
-        edge = view.since if view_before.since is None else max(view.since, view_before.since)
+        edge = max(view.since, view_before.since) if view.sure and view_before.sure else LATEST
         came = [run for run in now.keys() - before.keys() if now[run] <= edge]
         went = [run for run in before.keys() - now.keys() if before[run] <= edge]
         return len(came) == len(went) > 0
@@ -212,13 +213,18 @@ def served(airflow_db: None) -> Iterator[PaiEmulator]:  # noqa: F811
 
 
 HISTORIES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-history = given(before=st.lists(CREATES, max_size=25), polls=POLLS, waiters=WAITERS)
+history = given(
+    before=st.lists(CREATES, max_size=25),
+    polls=POLLS,
+    waiters=WAITERS,
+    order=st.sampled_from(["honoured", "honoured", "ignored"]),
+)
 
 
 @HISTORIES
 @history
-def test_everybody_is_told_at_the_next_poll(served, before, polls, waiters):
-    served.quirks.total_count = "given"
+def test_everybody_is_told_at_the_next_poll(served, before, polls, waiters, order):
+    served.quirks.total_count, served.quirks.order = "given", order
     world = World(served)
     for change in before:
         world.apply(change)
@@ -241,8 +247,8 @@ def test_everybody_is_told_at_the_next_poll(served, before, polls, waiters):
 
 @HISTORIES
 @history
-def test_without_total_count_everybody_is_told_within_the_blind_polls(served, before, polls, waiters):
-    served.quirks.total_count = "absent"
+def test_without_total_count_everybody_is_told_within_the_blind_polls(served, before, polls, waiters, order):
+    served.quirks.total_count, served.quirks.order = "absent", order
     world = World(served)
     for change in before:
         world.apply(change)
@@ -263,7 +269,7 @@ def test_without_total_count_everybody_is_told_within_the_blind_polls(served, be
 
 
 def test_what_cancels_out_further_back_shows_with_the_next_change(served):
-    served.quirks.total_count = "given"
+    served.quirks.total_count, served.quirks.order = "given", "honoured"
     world = World(served)
     for age in range(20, 40):
         world.apply(Create(0, age, True))
@@ -288,7 +294,7 @@ def test_what_cancels_out_further_back_shows_with_the_next_change(served):
 
 
 def test_what_the_newest_page_explains_costs_no_look_further_back(served):
-    served.quirks.total_count = "given"
+    served.quirks.total_count, served.quirks.order = "given", "honoured"
     world = World(served)
     for age in range(20, 35):
         world.apply(Create(0, age, True))
