@@ -51,6 +51,7 @@ types: $(CHECKS)/$(STAMP)  ## mypy, strict, against the newest Airflow
 	$(CHECKS)/bin/mypy
 
 bench: $(CHECKS)/$(STAMP)  ## measure clients and imports, and a thousand waits
+	@$(CHECKS)/bin/uv pip install --quiet --python $(CHECKS)/bin/python apache-airflow-providers-http==6.3.0
 	@$(CHECKS)/bin/python -m benchmarks
 	@$(CHECKS)/bin/python -m benchmarks.waiting
 
