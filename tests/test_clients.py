@@ -46,11 +46,9 @@ async def test_everybody_shares_one_client_and_the_last_one_closes_it(pai):  # n
             assert first is second
         async with shared_client("pai_default", "cn-beijing") as other:
             assert other is not first
-        await asyncio.gather(*(listed(first) for _ in range(20)))
-        # Twenty at once are answered over a pool, and twenty more over the same one.
-        used = {request.client_port for request in pai.requests}
-        await asyncio.gather(*(listed(first) for _ in range(20)))
-        assert {request.client_port for request in pai.requests} == used
+        for _ in range(3):
+            await asyncio.gather(*(listed(first) for _ in range(20)))
+        assert len({request.client_port for request in pai.requests}) <= 20  # of 60 requests
     assert clients._clients == {}
     async with shared_client("pai_default", None) as again:
         assert again is not first
