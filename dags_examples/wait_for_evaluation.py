@@ -2,8 +2,8 @@
 
 Shows `PaiRunSensor` waiting for one run that was created in this DAG run's day and carries the label
 `is_evaluation:true`, however late the label comes. It waits in the triggerer (`deferrable=True`), where all
-waits for the same label share one poll on Airflow 3.3, fails after six hours, and hands the runs it found to
-the next task.
+waits for the same label share one poll on Airflow 3.3, fails after six hours, and hands the runs it found
+to the next task.
 
 Needs a connection `pai_default`. Nothing is written to PAI. Started by hand on Airflow 3 the day begins at that
 very moment: only runs created afterwards count.
