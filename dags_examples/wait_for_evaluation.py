@@ -5,8 +5,8 @@ Shows `PaiRunSensor` waiting for one run that was created in this DAG run's day 
 waits for the same label share one poll on Airflow 3.3, fails after six hours, and hands the runs it found
 to the next task.
 
-Needs a connection `pai_default`. Nothing is written to PAI. Started by hand on Airflow 3 the day begins at that
-very moment: only runs created afterwards count.
+Needs a connection `pai_default`. Nothing is written to PAI. Started by hand on Airflow 3 the day begins at
+that very moment: only runs created afterwards count.
 """
 
 from __future__ import annotations
