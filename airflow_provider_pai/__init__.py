@@ -16,7 +16,7 @@ def get_provider_info() -> dict[str, object]:
 
     The dict validates against ``airflow/provider_info.schema.json`` of every supported version.
     """
-    from airflow_provider_pai import connection
+    from airflow_provider_pai import form
 
     name = "Alibaba Cloud PAI"
     return {
@@ -43,11 +43,11 @@ def get_provider_info() -> dict[str, object]:
         "extra-links": ["airflow_provider_pai.links.PaiRunLink"],
         "connection-types": [
             {
-                "connection-type": connection.CONNECTION_TYPE,
+                "connection-type": form.CONNECTION_TYPE,
                 "hook-class-name": "airflow_provider_pai.hooks.PaiHook",
                 "hook-name": name,
-                "ui-field-behaviour": connection.FIELD_BEHAVIOUR,
-                "conn-fields": connection.FIELDS,
+                "ui-field-behaviour": form.FIELD_BEHAVIOUR,
+                "conn-fields": form.FIELDS,
             }
         ],
     }

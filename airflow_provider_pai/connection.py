@@ -1,9 +1,6 @@
-"""What an Airflow Connection says: the fields of its form, and how they become settings.
+"""What an Airflow Connection means: its fields become settings. Imports no Airflow.
 
-Imports no Airflow, so that the provider's metadata and the settings can be made without it. The form and
-the metadata are drawn from one table, :data:`FIELDS`.
-
-Source: FACTS 2 and 3 (credentials, endpoints); airflow FACTS 2 (what each Airflow's form reads).
+Source: FACTS 2 and 3 (credentials, endpoints).
 """
 
 from __future__ import annotations
@@ -16,12 +13,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from airflow_provider_pai.api.credentials import Credential, CredentialSource, StaticCredential
+from airflow_provider_pai.api.credentials import CredentialSource
 from airflow_provider_pai.api.errors import PaiConfigurationError
+from airflow_provider_pai.api.sources import KINDS, credential_source
+from airflow_provider_pai.form import CONNECTION_TYPE
 
-__all__ = ["FIELDS", "FIELD_BEHAVIOUR", "REGIONS", "Settings"]
+__all__ = ["ALIBABA_CLOUD_TYPE", "CONSOLE_FIELDS", "REGIONS", "Settings", "fill_in"]
 
-CONNECTION_TYPE = "pai"
 ALIBABA_CLOUD_TYPE = "alibaba_cloud"
 
 REGIONS = (
@@ -38,52 +36,9 @@ REGIONS = (
     *("ap-southeast-3", "ap-southeast-5", "ap-south-1", "us-east-1", "us-west-1", "eu-central-1"),
 )
 
-FIELDS: dict[str, dict[str, Any]] = {
-    "region": {
-        "label": "Region",
-        "description": "Where the workspace is, such as cn-hangzhou.",
-        "schema": {"type": ["string", "null"]},
-    },
-    "workspace_id": {
-        "label": "Workspace ID",
-        "description": "Digits, from the PAI console. Left empty, PAI uses the default workspace.",
-        "schema": {"type": ["string", "null"]},
-    },
-    "security_token": {
-        "label": "Security token",
-        "description": "Only with a temporary AccessKey from STS.",
-        "schema": {"type": ["string", "null"], "format": "password"},
-    },
-    "vpc": {
-        "label": "Use the VPC endpoint",
-        "description": "For an Airflow inside a VPC of the same region.",
-        "schema": {"type": ["boolean", "null"]},
-    },
-    "allow_http": {
-        "label": "Allow plain http",
-        "description": "Let keys travel unencrypted to a host that is not this machine.",
-        "schema": {"type": ["boolean", "null"]},
-    },
-    "console_url": {
-        "label": "Console link template",
-        "description": "Overrides a task's PAI link; may use {region}, {workspace_id}, {source_type}, "
-        "{source_id}, {experiment_id} and {run_id}.",
-        "schema": {"type": ["string", "null"]},
-    },
-}
-
 CONSOLE_FIELDS = ("region", "workspace_id", "source_type", "source_id", "experiment_id", "run_id")
 
-FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["schema", "port", "extra"],
-    "relabeling": {"login": "AccessKey ID", "password": "AccessKey secret", "host": "Endpoint override"},
-    "placeholders": {
-        "login": "LTAI…",
-        "host": "left empty: https://aiworkspace.<region>.aliyuncs.com",
-        "region": "cn-hangzhou",
-        "workspace_id": "145883",
-    },
-}
+CREDENTIAL_FIELDS = tuple({name: None for needs, takes, _ in KINDS.values() for name in (*needs, *takes)})
 
 
 class AnyConnection(Protocol):
@@ -120,38 +75,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         region = region or extra.get("region") or None
         return cls(
             endpoint=_endpoint(connection, extra, region),
-            credentials=_credentials(connection, extra),
+            credentials=_credentials(connection, extra, region),
             region=region,
             workspace_id=str(extra["workspace_id"]) if extra.get("workspace_id") else None,
             console_url=_template(extra.get("console_url")),
         )
 
 
-def _credentials(connection: AnyConnection, extra: Mapping[str, Any]) -> CredentialSource:
+def _credentials(connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> CredentialSource:
     key_id, secret = connection.login, connection.password
     if connection.conn_type == ALIBABA_CLOUD_TYPE:
         key_id, secret = extra.get("access_key_id") or key_id, extra.get("access_key_secret") or secret
-    kind = extra.get("credential_type") or ("sts" if extra.get("security_token") else "access_key")
-    if kind not in ("access_key", "sts"):
-        raise PaiConfigurationError(
-            f"The connection {connection.conn_id!r} asks for credential_type {kind!r}; this version of the "
-            "provider knows access_key and sts."
-        )
-    token = extra.get("security_token") or None
-    if kind == "sts" and token is None:
-        raise PaiConfigurationError(
-            f"The connection {connection.conn_id!r} has credential_type 'sts' and no security_token."
-        )
-    return StaticCredential(
-        Credential(access_key_id=key_id or "", access_key_secret=secret or "", security_token=token)
-    )
+    fields = {name: extra.get(name) for name in CREDENTIAL_FIELDS if not name.startswith("access_key")}
+    kind = str(extra.get("credential_type") or ("sts" if fields["security_token"] else "access_key"))
+    if region and not fields["sts_endpoint"] and "sts_endpoint" in KINDS.get(kind, KINDS["default"]).takes:
+        fields["sts_endpoint"] = _service("sts", region, extra)
+    try:
+        return credential_source(kind, {"access_key_id": key_id, "access_key_secret": secret, **fields})
+    except PaiConfigurationError as error:
+        raise PaiConfigurationError(f"The connection {connection.conn_id!r}: {error}") from None
+
+
+def _service(name: str, region: str, extra: Mapping[str, Any]) -> str:
+    return f"{name}{'-vpc' if _is_true(extra.get('vpc')) else ''}.{region}.aliyuncs.com"
 
 
 def _endpoint(connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> str:
     address = _bracketed((connection.host or "").strip())
     if not address:
-        service = "aiworkspace-vpc" if _is_true(extra.get("vpc")) else "aiworkspace"
-        return f"https://{service}.{_known(region, connection)}.aliyuncs.com"
+        return f"https://{_service('aiworkspace', _known(region, connection), extra)}"
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         name, port = parts.hostname or "", parts.port or connection.port

@@ -11,7 +11,8 @@ import pytest
 from airflow_db import HOME, SECRET, add_connection, airflow_db, first, new_dag, pai, run_dag
 
 from airflow_provider_pai.api import Credential, PaiConfigurationError
-from airflow_provider_pai.connection import FIELD_BEHAVIOUR, FIELDS, REGIONS, Settings
+from airflow_provider_pai.connection import REGIONS, Settings
+from airflow_provider_pai.form import FIELD_BEHAVIOUR, FIELDS
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.operators import PaiListRunsOperator
 

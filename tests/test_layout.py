@@ -23,11 +23,12 @@ EMULATOR = "airflow_provider_pai.emulator"
 FLOORS = [
     ["api.errors", "api.signing"],
     ["api.credentials", "api.models"],
-    ["api.query", "api.flow"],
+    ["api.query", "api.flow", "api.sources"],
     ["api.parameters", "api.paging"],
     ["api.operations", "api.experiments"],
     ["api.client", "api.promotion"],
     ["api"],
+    ["form"],
     ["rules", "connection", "_compat"],
     ["hooks", "links", "verdict"],
     ["clients", "filters"],

@@ -17,7 +17,7 @@ import pytest
 from airflow_db import VERSION, airflow_db, first
 
 import airflow_provider_pai
-from airflow_provider_pai.connection import FIELDS
+from airflow_provider_pai.form import FIELDS
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.links import PaiRunLink
 

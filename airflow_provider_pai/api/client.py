@@ -23,11 +23,11 @@ from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
-from airflow_provider_pai.api.credentials import Credential, CredentialSource
+from airflow_provider_pai.api.credentials import AnyCredential, CredentialSource, RenewableSource
 from airflow_provider_pai.api.errors import PaiConfigurationError, PaiTransportError
 from airflow_provider_pai.api.flow import API_VERSION, Failure, Flow, Outcome, Request, Response
 from airflow_provider_pai.api.paging import Walk
-from airflow_provider_pai.api.signing import canonical_query, sign
+from airflow_provider_pai.api.signing import canonical_query
 
 if TYPE_CHECKING:
     import aiohttp
@@ -54,19 +54,20 @@ class Driver:
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         self.endpoint, self._host = _address(endpoint)
         self._credentials = credentials
+        self._renewing = credentials if isinstance(credentials, RenewableSource) else None
         self._clock_offset = 0.0
         # Proxies and CA bundles of the environment are looked up once: the endpoint never changes, and
         # requests spends more on this than on the request itself.
         with requests.Session() as session:
             self._environment: Any = session.merge_environment_settings(self.endpoint, {}, True, None, None)
 
-    def _signed(self, request: Request, credential: Credential) -> tuple[str, dict[str, str]]:
+    def _signed(self, request: Request, credential: AnyCredential) -> tuple[str, dict[str, str]]:
         """Return the URL and the headers of one attempt, signed now."""
         if request.clock_offset is not None:
             self._clock_offset = request.clock_offset
         now = datetime.fromtimestamp(time.time() + self._clock_offset, timezone.utc)
         query = canonical_query(request.query)
-        headers = sign(
+        headers = credential.authenticate(
             method=request.method,
             host=self._host,
             path=request.path,
@@ -74,9 +75,6 @@ class Driver:
             body=request.body,
             action=request.action,
             version=API_VERSION,
-            access_key_id=credential.access_key_id,
-            access_key_secret=credential.access_key_secret,
-            security_token=credential.security_token,
             date=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
             nonce=uuid.uuid4().hex,
         )
@@ -84,6 +82,23 @@ class Driver:
         if request.body:
             headers["content-type"] = "application/json"
         return f"{self.endpoint}{request.path}{'?' if query else ''}{query}", headers
+
+    def _credential_for(self, request: Request) -> AnyCredential:
+        if request.refused is not None and self._renewing is not None:
+            return self._renewing.replace(request.refused)
+        return self._credentials.get()
+
+    def _response(
+        self, status: int, headers: Any, body: bytes, credential: AnyCredential, started: float
+    ) -> Response:
+        return Response(
+            status=status,
+            headers={name.lower(): value for name, value in headers.items()},
+            body=credential.redact(body),
+            seconds=time.monotonic() - started,
+            received_at=time.time(),
+            renewable=None if self._renewing is None else credential,
+        )
 
     def _failure(self, error: Exception, started: float, *, sent: bool) -> Failure:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -136,7 +151,7 @@ class PaiClient(Driver):
             time.sleep(request.wait)
         started = time.monotonic()
         try:
-            credential = self._credentials.get()
+            credential = self._credential_for(request)
             prepared = requests.PreparedRequest()
             prepared.method = request.method
             prepared.url, headers = self._signed(request, credential)
@@ -152,7 +167,7 @@ class PaiClient(Driver):
                 **{**self._environment, "stream": True},
             ) as response:
                 body = _read(response, started + request.limit)
-                return _response(response.status_code, response.headers, body, credential, started)
+                return self._response(response.status_code, response.headers, body, credential, started)
         except PaiTransportError as error:  # of the credential source
             return Failure(reason=str(error), sent=False, seconds=time.monotonic() - started)
         except (requests.RequestException, HTTPError, OSError) as error:
@@ -212,11 +227,11 @@ class AsyncPaiClient(Driver):
             for item in await self.run(walk.next_page()):
                 yield item
 
-    async def _credential(self) -> Credential:
+    async def _awaited_credential(self, request: Request) -> AnyCredential:
         if not self._credentials.blocking:
-            return self._credentials.get()
-        async with self._asking:  # one refresh serves all that wait for it
-            return await asyncio.to_thread(self._credentials.get)
+            return self._credential_for(request)
+        async with self._asking:  # one renewal serves all that wait for it
+            return await asyncio.to_thread(self._credential_for, request)
 
     async def _attempt(self, request: Request) -> Outcome:
         import aiohttp
@@ -225,7 +240,7 @@ class AsyncPaiClient(Driver):
         await asyncio.sleep(request.wait)
         started = time.monotonic()
         try:
-            credential = await self._credential()
+            credential = await self._awaited_credential(request)
             url, headers = self._signed(request, credential)
             async with self._session.request(
                 request.method,
@@ -242,7 +257,8 @@ class AsyncPaiClient(Driver):
                 async for chunk in response.content.iter_any():
                     chunks.append(chunk)
                     size = _bounded(size + len(chunk))
-                return _response(response.status, response.headers, b"".join(chunks), credential, started)
+                body = b"".join(chunks)
+                return self._response(response.status, response.headers, body, credential, started)
         except PaiTransportError as error:  # of the credential source
             return Failure(reason=str(error), sent=False, seconds=time.monotonic() - started)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -265,16 +281,6 @@ def _address(endpoint: str) -> tuple[str, str]:
             "'https://aiworkspace.cn-hangzhou.aliyuncs.com'."
         )
     return f"{parts.scheme}://{parts.netloc}", parts.netloc
-
-
-def _response(status: int, headers: Any, body: bytes, credential: Credential, started: float) -> Response:
-    return Response(
-        status=status,
-        headers={name.lower(): value for name, value in headers.items()},
-        body=credential.redact(body),
-        seconds=time.monotonic() - started,
-        received_at=time.time(),
-    )
 
 
 def _read(response: requests.Response, deadline: float) -> bytes:

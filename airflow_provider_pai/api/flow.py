@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from airflow_provider_pai.api.credentials import AnyCredential
 from airflow_provider_pai.api.errors import (
     PaiApiError,
     PaiAuthenticationError,
@@ -38,8 +39,9 @@ from airflow_provider_pai.api.models import MaybeRun, Page
 __all__ = ["Acknowledgement", "Failure", "Flow", "Outcome", "Request", "Response", "call", "exchange"]
 
 API_VERSION = "2021-02-04"
+NONCE_USED = "SignatureNonceUsed"
 ATTEMPTS = 5
-"""How often one request is sent at the most; a corrected clock grants one more."""
+"""How often one request is sent at the most; a corrected clock and another credential grant one more each."""
 BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT_SECONDS = 20.0
 CALL_SECONDS = 120.0
@@ -60,6 +62,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds this attempt may take from its start to the last byte of the answer."""
     clock_offset: float | None = None
     """Seconds to add to this machine's clock when signing, from now on; ``None`` leaves it as it is."""
+    refused: AnyCredential | None = None
+    """The credential that PAI did not accept; this attempt wants another."""
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +76,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     """How long the attempt took, without the wait before it."""
     received_at: float = 0.0
     """This machine's clock (Unix seconds) when the answer came."""
+    renewable: AnyCredential | None = None
+    """The credential of this attempt, where its source may give another in its place."""
 
     @property
     def date(self) -> datetime | None:
@@ -120,16 +126,16 @@ def exchange(request: Request, answer: type[T]) -> Flow[tuple[T, Response]]:
     """Do as :func:`call`, and return the response beside its decoded body."""
     spent = 0.0
     attempt = 1
-    corrected = False
+    mended: set[str] = set()
     while True:
         outcome = yield request
         spent += request.wait + outcome.seconds
         try:
             return _judge(request, outcome, answer)
         except PaiError as error:
-            offset = None if corrected else _clock_offset(error, outcome)
-            if offset is not None:
-                corrected = True
+            remedy = _remedy(error, outcome)
+            if remedy.keys() - mended:
+                mended |= remedy.keys()
                 wait = 0.0
             elif attempt < ATTEMPTS and _may_try_again(error, request):
                 wait = _wait(error, attempt)
@@ -139,21 +145,24 @@ def exchange(request: Request, answer: type[T]) -> Flow[tuple[T, Response]]:
             left = CALL_SECONDS - spent - wait
             if left <= 0:
                 raise
-        request = msgspec.structs.replace(request, wait=wait, limit=left, clock_offset=offset)
+        changes = {"clock_offset": None, "refused": None, **remedy}
+        request = msgspec.structs.replace(request, wait=wait, limit=left, **changes)
 
 
-def _clock_offset(error: PaiError, outcome: Outcome) -> float | None:
-    """Return what to add to our clock where PAI refused it and says its own."""
-    if not isinstance(error, PaiAuthenticationError) or not error.code.startswith("InvalidTimeStamp"):
-        return None
-    if isinstance(outcome, Failure) or outcome.date is None:
-        return None
-    return outcome.date.timestamp() - outcome.received_at
+def _remedy(error: PaiError, outcome: Outcome) -> dict[str, Any]:
+    """Return what to change in the request where PAI says that our clock or our credential is not good."""
+    if isinstance(outcome, Failure) or not isinstance(error, PaiAuthenticationError):
+        return {}
+    if error.code.startswith("InvalidTimeStamp"):
+        return {"clock_offset": outcome.date.timestamp() - outcome.received_at} if outcome.date else {}
+    if outcome.renewable is None or error.code == NONCE_USED:
+        return {}
+    return {"refused": outcome.renewable}  # it expired, or was revoked, sooner than its source foresaw
 
 
 def _may_try_again(error: PaiError, request: Request) -> bool:
     if request.method == "GET":
-        return error.transient or (isinstance(error, PaiApiError) and error.code == "SignatureNonceUsed")
+        return error.transient or (isinstance(error, PaiApiError) and error.code == NONCE_USED)
     # A write only where it surely was not carried out. A used nonce is no such proof: some proxy may have
     # sent the request twice, and the first copy may have been carried out.
     return isinstance(error, PaiThrottledError) or (isinstance(error, PaiTransportError) and not error.sent)
@@ -245,6 +254,7 @@ def _error(request: Request, response: Response) -> PaiError:
 _WHO_IS_ASKING = (
     "IncompleteSignature",
     "InvalidAccessKey",
+    "InvalidBearerToken",
     "InvalidSecurityToken",
     "InvalidTimeStamp",
     "MissingAuthorization",

@@ -1,4 +1,5 @@
-"""ACS3-HMAC-SHA256, Alibaba Cloud's request signature V3 in ROA style, as pure functions.
+"""How one attempt proves who is asking: ACS3-HMAC-SHA256, Alibaba Cloud's request signature V3 in ROA style,
+or a bearer token. Pure functions.
 
 Source: "V3 request structure and signature" in Alibaba Cloud's API documentation (FACTS 1), and the
 official signer (alibabacloud-tea-openapi), whose output the tests reproduce.
@@ -11,7 +12,7 @@ import hmac
 from collections.abc import Mapping
 from urllib.parse import quote
 
-__all__ = ["ALGORITHM", "canonical_query", "percent_encode", "sign"]
+__all__ = ["ALGORITHM", "bear", "canonical_query", "percent_encode", "sign"]
 
 ALGORITHM = "ACS3-HMAC-SHA256"
 
@@ -48,21 +49,14 @@ def sign(
     ``nonce`` must never be used twice. Only ``host`` and ``x-acs-*`` are signed, so that a proxy which
     rewrites other headers breaks nothing.
     """
-    body_hash = hashlib.sha256(body).hexdigest()
-    headers = {
-        "host": host,
-        "x-acs-action": action,
-        "x-acs-content-sha256": body_hash,
-        "x-acs-date": date,
-        "x-acs-signature-nonce": nonce,
-        "x-acs-version": version,
-    }
+    headers = _headers(host, body, action, version, date, nonce)
     if security_token:
         headers["x-acs-accesskey-id"] = access_key_id
         headers["x-acs-security-token"] = security_token
     names = sorted(headers)
     signed_names = ";".join(names)
     header_lines = "".join(f"{name}:{headers[name].strip()}\n" for name in names)
+    body_hash = headers["x-acs-content-sha256"]
     canonical = f"{method}\n{path}\n{query}\n{header_lines}\n{signed_names}\n{body_hash}"
     string_to_sign = f"{ALGORITHM}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     signature = hmac.new(access_key_secret.encode(), string_to_sign.encode(), hashlib.sha256).hexdigest()
@@ -70,3 +64,25 @@ def sign(
         f"{ALGORITHM} Credential={access_key_id},SignedHeaders={signed_names},Signature={signature}"
     )
     return headers
+
+
+def bear(
+    *, token: str, host: str, body: bytes, action: str, version: str, date: str, nonce: str, **_unsigned: str
+) -> dict[str, str]:
+    """Return the headers that authenticate one attempt by a bearer token, which signs nothing.
+
+    Takes what :func:`sign` takes but for the token; method, path and query do not matter.
+    """
+    headers = _headers(host, body, action, version, date, nonce)
+    return {**headers, "x-acs-bearer-token": token, "x-acs-signature-type": "BEARERTOKEN"}
+
+
+def _headers(host: str, body: bytes, action: str, version: str, date: str, nonce: str) -> dict[str, str]:
+    return {
+        "host": host,
+        "x-acs-action": action,
+        "x-acs-content-sha256": hashlib.sha256(body).hexdigest(),
+        "x-acs-date": date,
+        "x-acs-signature-nonce": nonce,
+        "x-acs-version": version,
+    }

@@ -1,0 +1,79 @@
+"""What the Connections page shows: one table of fields, of which the metadata and the hook's form are made.
+
+Source: airflow FACTS 2 (what each Airflow's form reads).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_pai.api.sources import KINDS
+
+__all__ = ["CONNECTION_TYPE", "FIELDS", "FIELD_BEHAVIOUR"]
+
+CONNECTION_TYPE = "pai"
+
+
+def _field(label: str, description: str, kind: str = "string", **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
+
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "region": _field("Region", "Where the workspace is, such as cn-hangzhou."),
+    "workspace_id": _field(
+        "Workspace ID", "Digits, from the PAI console. Left empty, PAI uses the default workspace."
+    ),
+    "vpc": _field(
+        "Use VPC endpoints", "For an Airflow inside a VPC of the same region; of PAI and of STS.", "boolean"
+    ),
+    "credential_type": _field(
+        "Credential type",
+        "Left empty: the AccessKey above, with the security token below if there is one.",
+        enum=list(KINDS),
+    ),
+    "security_token": _field(
+        "Security token", "sts, ram_role_arn: of a temporary AccessKey.", format="password"
+    ),
+    "bearer_token": _field("Bearer token", "bearer: the token.", format="password"),
+    "role_arn": _field("Role ARN", "ram_role_arn, oidc_role_arn: the RAM role to assume."),
+    "role_session_name": _field(
+        "Role session name", "The same: who appears in ActionTrail (default: airflow-provider-pai)."
+    ),
+    "role_session_expiration": _field(
+        "Role session expiration", "The same and rsa_key_pair: seconds, 900 or more (default: 3600)."
+    ),
+    "policy": _field("Policy", "The same, optional: JSON that narrows what the role may.", format="json"),
+    "external_id": _field("External ID", "ram_role_arn, optional: what the role's trust policy asks for."),
+    "sts_endpoint": _field(
+        "STS endpoint", "The same (default: of the region, such as sts.cn-hangzhou.aliyuncs.com)."
+    ),
+    "oidc_provider_arn": _field("OIDC provider ARN", "oidc_role_arn: the identity provider in RAM."),
+    "oidc_token_file_path": _field(
+        "OIDC token file", "oidc_role_arn: a path on workers and triggerers, as RRSA mounts it."
+    ),
+    "role_name": _field(
+        "ECS RAM role", "ecs_ram_role, optional: the role's name; left empty, the instance tells it."
+    ),
+    "public_key_id": _field("Public key ID", "rsa_key_pair: the id of the public key."),
+    "private_key_file": _field("Private key file", "rsa_key_pair: a path on workers and triggerers."),
+    "credentials_uri": _field("Credentials URI", "credentials_uri: where a temporary AccessKey is served."),
+    "allow_http": _field(
+        "Allow plain http", "Let keys travel unencrypted to a host that is not this machine.", "boolean"
+    ),
+    "console_url": _field(
+        "Console link template",
+        "Overrides a task's PAI link; may use {region}, {workspace_id}, {source_type}, {source_id}, "
+        "{experiment_id} and {run_id}.",
+    ),
+}
+
+FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["schema", "port", "extra"],
+    "relabeling": {"login": "AccessKey ID", "password": "AccessKey secret", "host": "Endpoint override"},
+    "placeholders": {
+        "login": "LTAI…",
+        "host": "left empty: https://aiworkspace.<region>.aliyuncs.com",
+        "region": "cn-hangzhou",
+        "workspace_id": "145883",
+    },
+}
