@@ -13,7 +13,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai.api.credentials import Credential, CredentialSource, StaticCredential
+from airflow_provider_pai.api.credentials import (
+    BearerToken,
+    Credential,
+    CredentialSource,
+    RenewableSource,
+    StaticCredential,
+)
 from airflow_provider_pai.api.errors import (
     PaiApiError,
     PaiAuthenticationError,
@@ -57,12 +63,14 @@ from airflow_provider_pai.api.operations import (
 )
 from airflow_provider_pai.api.promotion import Promotion, promote_run
 from airflow_provider_pai.api.query import RunQuery
+from airflow_provider_pai.api.sources import credential_source
 
 if TYPE_CHECKING:
     from airflow_provider_pai.api.client import AsyncPaiClient, PaiClient
 
 __all__ = [
     "AsyncPaiClient",
+    "BearerToken",
     "Credential",
     "CredentialSource",
     "Experiment",
@@ -85,6 +93,7 @@ __all__ = [
     "PaiUnavailableError",
     "PaiUsageError",
     "Promotion",
+    "RenewableSource",
     "Request",
     "Response",
     "Run",
@@ -94,6 +103,7 @@ __all__ = [
     "Workspace",
     "create_experiment",
     "create_run",
+    "credential_source",
     "delete_experiment",
     "delete_experiment_label",
     "delete_run",

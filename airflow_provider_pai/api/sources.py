@@ -17,7 +17,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
@@ -74,8 +75,9 @@ KINDS = {
 the profile file, ECS metadata and the credentials URI."""
 
 _ALWAYS: dict[str, dict[str, Any]] = {
-    # Given, so that no environment variable is asked for it; empty, the metadata service names the role.
-    "ecs_ram_role": {"role_name": "", "async_update_enabled": False},
+    # Given, so that no environment variable is asked for it; empty, the metadata service names the role. With
+    # the fallback to its first version a passing fault of the second would end as a 403, which seems lasting.
+    "ecs_ram_role": {"role_name": "", "async_update_enabled": False, "disable_imds_v1": True},
     "ram_role_arn": {"role_session_name": "airflow-provider-pai"},
     "oidc_role_arn": {"role_session_name": "airflow-provider-pai"},
 }
@@ -101,8 +103,8 @@ def credential_source(kind: str, fields: Mapping[str, Any]) -> CredentialSource:
         return StaticCredential(Credential(**used))
     if "role_session_expiration" in used:
         used["role_session_expiration"] = _seconds(used["role_session_expiration"])
-    if isinstance(used.get("policy"), Mapping):
-        used["policy"] = msgspec.json.encode(used["policy"]).decode()
+    if "policy" in used:
+        used["policy"] = _compact(used["policy"])
     return _shared(kind, tuple(sorted(used.items())))
 
 
@@ -138,10 +140,34 @@ def _seconds(value: Any) -> int:
     return seconds
 
 
+def _compact(policy: Any) -> str:
+    """Return a policy without spaces, which the library's signature would spell in another way than STS."""
+    try:
+        parsed = msgspec.json.decode(policy) if isinstance(policy, str) else policy
+    except msgspec.DecodeError as error:
+        raise PaiConfigurationError(
+            f"The policy is no JSON ({error}); correct it in the connection."
+        ) from None
+    return msgspec.json.encode(parsed).decode()
+
+
 @functools.lru_cache(maxsize=64)
 def _shared(kind: str, fields: tuple[tuple[str, Any], ...]) -> RenewedCredential:
     # A sensor reads its connection anew at each poke: it must not assume its role anew each time.
     return RenewedCredential(kind, dict(fields))
+
+
+_here = threading.local()
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep this thread's requests out of the log, which at level debug shows their URLs, tokens included."""
+    _here.asks = True
+    try:
+        yield
+    finally:
+        _here.asks = False
 
 
 class RenewedCredential:
@@ -186,9 +212,10 @@ class RenewedCredential:
             return self._last
         failure: PaiError
         try:
-            if self._provider is None:
-                self._provider = self._make()
-            found = self._provider.get_credentials()
+            with _unlogged():
+                if self._provider is None:
+                    self._provider = self._make()
+                found = self._provider.get_credentials()
         except PaiError:
             raise
         except Exception as error:
@@ -239,7 +266,8 @@ _PASSING = ("RetryError", "JSONDecodeError")
 """No answer, and an answer that is no JSON: usually that of a proxy on the way."""
 _ADVICE_ON_ROLES = "Check the connection's fields, and that who asks may assume the role."
 _ADVICE = {
-    "ecs_ram_role": "Check that this machine is an ECS instance with this RAM role attached.",
+    "ecs_ram_role": "Check that this machine is an ECS instance with this RAM role attached, which answers "
+    "in version 2 of the metadata service; where it cannot, credential_type 'default' asks version 1 too.",
     "rsa_key_pair": "Check the public key's id and the private key.",
     "credentials_uri": "Check that the URI answers with a credential.",
     "default": "None of its sources has one: environment variables, OIDC, the CLI's profile, the profile "
@@ -256,6 +284,7 @@ def _library() -> Any:
             "This credential_type needs alibabacloud-credentials, which is not installed here: "
             f"pip install 'airflow-provider-pai[credentials]' ({error})."
         ) from error
-    # It logs requests and answers when they fail, with the secrets in them.
+    # They log requests and answers, with the secrets in them.
     logging.getLogger("credentials").addFilter(lambda record: False)
+    logging.getLogger("urllib3.connectionpool").addFilter(lambda record: not getattr(_here, "asks", False))
     return provider
