@@ -50,9 +50,10 @@ lint: $(CHECKS)/$(STAMP)  ## ruff: its rules and its format
 types: $(CHECKS)/$(STAMP)  ## mypy, strict, against the newest Airflow
 	$(CHECKS)/bin/mypy
 
-bench: $(CHECKS)/$(STAMP)  ## measure clients and imports, and a thousand waits
+bench: $(CHECKS)/$(STAMP)  ## measure clients and imports, the event loop's stalls, and a thousand waits
 	@$(CHECKS)/bin/uv pip install --quiet --python $(CHECKS)/bin/python apache-airflow-providers-http==6.3.0
 	@$(CHECKS)/bin/python -m benchmarks
+	@$(CHECKS)/bin/python -m benchmarks.blocking
 	@$(CHECKS)/bin/python -m benchmarks.waiting
 
 screenshots: $(CHECKS)/$(STAMP)  ## take docs/images anew (needs Chromium)
