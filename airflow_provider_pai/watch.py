@@ -7,9 +7,9 @@ back, for instance an old run that got its label only now. Then everybody who wa
 page looks again, for as few requests as possible: a few pages more, or each one's own exact query.
 
 A run is noticed within one interval, however old it is. Without TotalCount, changes beyond the newest page
-are looked for every :data:`BLIND_POLLS` intervals, as if there had been one. Two changes further back that
-cancel out in TotalCount within one interval, such as one label given and another taken away, show only
-with the next change.
+are looked for every :data:`BLIND_POLLS` intervals, as if there had been one. With it, every
+:data:`TRUSTED_POLLS`: two changes further back may cancel out within one interval, such as one label given
+and another taken away.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ __all__ = ["NEWEST_FIRST", "Seat", "Snapshot", "Waiter", "Watch", "exact_polls",
 log = logging.getLogger(__name__)
 
 BLIND_POLLS = 10
+TRUSTED_POLLS = 100
 MOST_PAGES = 50
 """How many pages one poll may read before everybody has to ask for himself."""
 GATHERING_SECONDS = 1.0
@@ -176,7 +177,7 @@ class Watch:
         self._joined = asyncio.Event()
         self._view = View()
         self._number = 0
-        self._blind = 0
+        self._unseen = 0
         self._failed = False
         self._asking: dict[bytes, asyncio.Task[tuple[list[Run], int]]] = {}
 
@@ -257,10 +258,11 @@ class Watch:
         while newest < now.since and now.sure and now.pages < MOST_PAGES:
             await self._read(now)  # more came in one interval than a page holds
         first = before.pages == 0
-        self._blind = 0 if now.whole or now.total is not None else self._blind + 1
-        beyond = not first and (not now.explains(before) or self._blind >= BLIND_POLLS)
+        self._unseen = 0 if now.whole else self._unseen + 1
+        patience = BLIND_POLLS if now.total is None else TRUSTED_POLLS
+        beyond = not first and (not now.explains(before) or self._unseen >= patience)
         if beyond:
-            self._blind = 0
+            self._unseen = 0
         head = now.pages
         while self._worth_reading(now, head, self._waiters if beyond else newcomers):
             await self._read(now)
