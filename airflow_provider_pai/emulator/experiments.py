@@ -28,7 +28,7 @@ def create_experiment(service: Service, call: Call) -> str:
         workspace_id=workspace(service, body.required("WorkspaceId")),
         accessibility=body.choice("Accessibility", ACCESSIBILITIES) or "PRIVATE",
         artifact_uri=artifact_uri,
-        labels=body.labels(),
+        labels=body.labels(service.quirks.label_characters),
     )
     if service.quirks.hidden_experiment:
         service.hidden_experiments[experiment_id] = service.quirks.hidden_experiment
@@ -124,7 +124,7 @@ def _match_name_exactly(query: Query) -> bool:
 @operation("POST", "experiments/{ExperimentId}/labels")
 def set_experiment_labels(service: Service, call: Call) -> str:
     """SetExperimentLabels: sets these and keeps the others."""
-    labels = call.body.labels()
+    labels = call.body.labels(service.quirks.label_characters)
     if labels is None:
         raise invalid("Labels", "it is required")
     service.account.label_experiment(call.path["ExperimentId"], labels)
