@@ -1,0 +1,54 @@
+"""Put every assumption to PAI, one after another; what goes wrong with one does not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from airflow_provider_pai import api
+from airflow_provider_pai.api.flow import Flow
+from airflow_provider_pai.conformance import answering, filtering, paging, writing
+from airflow_provider_pai.conformance.asking import NotDecidable
+from airflow_provider_pai.conformance.assumptions import NOT_DECIDABLE, Assumption, Finding, different
+from airflow_provider_pai.conformance.scene import Scene
+
+__all__ = ["ASSUMPTIONS", "survey"]
+
+ASSUMPTIONS: list[Assumption] = [
+    item
+    for module in (paging, filtering, writing, answering)
+    for item in vars(module).values()
+    if isinstance(item, Assumption)
+]
+MOST_FAULTS = 3
+"""Faults in a row, each after the client's own retries, after which PAI is not asked any more."""
+
+
+def survey(run: Callable[[Flow[Any]], Any], scene: Scene) -> Iterator[tuple[Assumption, Finding]]:
+    """Yield what is found for each assumption.
+
+    :raises PaiAuthenticationError: the key is not accepted, or no longer.
+    :raises PaiError: PAI does not answer.
+    """
+    faults = 0
+    for assumption in ASSUMPTIONS:
+        try:
+            finding: Finding = run(assumption.check(scene))
+            faults = 0
+        except NotDecidable as error:
+            finding = Finding(NOT_DECIDABLE, str(error))
+        except api.PaiAuthenticationError:
+            raise
+        except api.PaiPermissionError as error:
+            finding = Finding(NOT_DECIDABLE, f"no permission for {error.action}")
+        except api.PaiResponseError as error:
+            if not error.transient:
+                finding = different(f"the provider cannot read the answer, please report it: {error}")
+            else:
+                finding = Finding(NOT_DECIDABLE, str(error))
+        except api.PaiError as error:
+            faults += error.transient
+            if faults == MOST_FAULTS:
+                raise
+            finding = Finding(NOT_DECIDABLE, str(error))
+        yield assumption, finding
