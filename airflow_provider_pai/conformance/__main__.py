@@ -9,7 +9,7 @@ from collections import Counter
 from airflow_provider_pai import api
 from airflow_provider_pai.conformance.assumptions import AS_ASSUMED, DIFFERENT, NOT_DECIDABLE
 from airflow_provider_pai.conformance.interruption import Interrupted, Signals
-from airflow_provider_pai.conformance.scene import Scene
+from airflow_provider_pai.conformance.scene import PREFIX, Scene
 from airflow_provider_pai.conformance.survey import ASSUMPTIONS, survey
 from airflow_provider_pai.hooks import PaiHook
 
@@ -31,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--conn-id", default=PaiHook.default_conn_name, help="default: %(default)s")
     parser.add_argument("--workspace-id", help="instead of the connection's")
     parser.add_argument("--artifact-uri", help="an OSS path, where PAI makes no experiment without one")
+    parser.add_argument("--remove", metavar="NAME", help="only remove the experiment that was left behind")
     options = parser.parse_args(arguments)
+    if options.remove and not options.remove.startswith(PREFIX):
+        parser.error(f"--remove is for experiments that this command made: their names begin with {PREFIX}")
 
     hook = PaiHook(options.conn_id, workspace_id=options.workspace_id)
     try:
@@ -42,12 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
             variable = f"AIRFLOW_CONN_{options.conn_id.upper()}"
             print(f"Make the connection {options.conn_id} in Airflow, or set {variable}.", file=sys.stderr)
         return COULD_NOT
-    scene = Scene(workspace_id, options.artifact_uri)
-    place = f"workspace {workspace_id}" if workspace_id else "the default workspace"
-    print(f"{hook.settings.endpoint}, {place}; for the time being there is an experiment {scene.name}.\n")
     try:
         with Signals() as signals:
-            return _examine(client, scene, signals, options.conn_id)
+            if options.remove:
+                scene = Scene.left_behind(options.remove, workspace_id)
+                return GOOD if _remove(client, scene, signals) else COULD_NOT
+            place = f"workspace {workspace_id}" if workspace_id else "the default workspace"
+            scene = Scene(workspace_id, options.artifact_uri)
+            print(f"{hook.settings.endpoint}, {place}; the temporary experiment is {scene.name}.\n")
+            return _examine(client, scene, signals)
     finally:
         hook.close()
 
@@ -68,7 +74,7 @@ def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def _examine(client: api.PaiClient, scene: Scene, signals: Signals, conn_id: str) -> int:
+def _examine(client: api.PaiClient, scene: Scene, signals: Signals) -> int:
     counts: Counter[str] = Counter()
     status = GOOD
     try:
@@ -89,7 +95,7 @@ def _examine(client: api.PaiClient, scene: Scene, signals: Signals, conn_id: str
         status = COULD_NOT
         print(f"Given up: {_text(error)}", file=sys.stderr)
     finally:
-        removed = _remove(client, scene, signals, conn_id)
+        removed = _remove(client, scene, signals)
     return status if removed else COULD_NOT
 
 
@@ -97,7 +103,7 @@ def _print(name: str, verdict: str, seen: str) -> None:
     print(f"{name:<{WIDTHS[0]}}{verdict:<{WIDTHS[1]}}{seen}", flush=True)
 
 
-def _remove(client: api.PaiClient, scene: Scene, signals: Signals, conn_id: str) -> bool:
+def _remove(client: api.PaiClient, scene: Scene, signals: Signals) -> bool:
     """Remove what was made, and tell whether nothing is left; else say what is, and how to remove it."""
     if not scene.made_something:
         return True
@@ -106,16 +112,15 @@ def _remove(client: api.PaiClient, scene: Scene, signals: Signals, conn_id: str)
             problem = client.run(scene.remove())
     except Interrupted:
         problem = "interrupted"
-    if not scene.made_something:
-        print(f"Removed {scene.name}, with its runs.", file=sys.stderr)
-        return True
-    print(f"NOT REMOVED: {scene.left}, because: {problem}", file=sys.stderr)
-    if scene.experiment_id is not None:
-        steps = [f'h.delete_run("{run_id}")' for run_id in scene.run_ids]
-        steps.append(f'h.delete_experiment("{scene.experiment_id}")')
-        code = f'from airflow_provider_pai.hooks import PaiHook; h = PaiHook("{conn_id}"); {"; ".join(steps)}'
-        print(f"Remove it in PAI's console, or with:\npython -c '{code}'", file=sys.stderr)
-    return False
+    if scene.made_something:
+        print(
+            f"NOT REMOVED: {scene.left}, because: {problem}\n"
+            f"Remove it in PAI's console, or add to this command: --remove {scene.name}",
+            file=sys.stderr,
+        )
+        return False
+    print(f"Removed {scene.name}, with its runs.", file=sys.stderr)
+    return True
 
 
 if __name__ == "__main__":

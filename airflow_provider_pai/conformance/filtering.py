@@ -107,7 +107,6 @@ def label_filter(scene: Scene) -> Flow[Finding]:
 )
 def label_colons(scene: Scene) -> Flow[Finding]:
     """Make a run with each meaning, and see which one is found."""
-    yield from scene.gone()
     value, key = {"split": f"at:{scene.mark}"}, {"split:at": scene.mark}
     try:
         first = yield from scene.make_run("colon-in-value", labels=value)

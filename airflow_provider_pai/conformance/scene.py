@@ -17,8 +17,9 @@ from airflow_provider_pai.api.models import Run, RunPage
 from airflow_provider_pai.conformance import asking
 from airflow_provider_pai.conformance.asking import Answer, Asker, Listing, NotDecidable, until
 
-__all__ = ["MOST_PAGES", "Scene"]
+__all__ = ["MOST_PAGES", "PREFIX", "Scene"]
 
+PREFIX = "airflow-provider-pai-conformance-"
 MOST_PAGES = 20
 ENDINGS = "caebd"
 """How the runs' names end: another order than that of their creation."""
@@ -32,7 +33,7 @@ class Scene(Asker):
     def __init__(self, workspace_id: str | None, artifact_uri: str | None = None) -> None:
         super().__init__()
         self.mark = secrets.token_hex(4)
-        self.name = f"airflow-provider-pai-conformance-{self.mark}"
+        self.name = f"{PREFIX}{self.mark}"
         self.experiment_id: str | None = None
         self.run_ids: list[str] = []
         """Runs that were made and not removed."""
@@ -69,6 +70,13 @@ class Scene(Asker):
             tokens.append(token)
             asked, wait = {**asked, "PageToken": token}, 0.0
         return Listing(pages)
+
+    @classmethod
+    def left_behind(cls, name: str, workspace_id: str | None) -> Scene:
+        """Return the scene that an earlier command made under this name and left, to be removed."""
+        scene = cls(workspace_id)
+        scene.name, scene._maybe_made = name, True
+        return scene
 
     # --- making -------------------------------------------------------------------------------------------
 
@@ -117,20 +125,26 @@ class Scene(Asker):
 
     def _first_run(self, wait: float) -> Flow[str | None]:
         try:
-            return (yield from self.make_run("gone", wait=wait))
+            return (yield from self._make_run("gone", wait=wait))
         except api.PaiNotFoundError as error:
             self.first_run_refused = self.first_run_refused or f"HTTP {error.status} {error.code}"
             return None
 
     def make_run(
-        self,
-        ending: str,
-        *,
-        labels: dict[str, str] | None = None,
-        params: dict[str, str] | None = None,
-        wait: float = 0.0,
+        self, ending: str, *, labels: dict[str, str], params: dict[str, str] | None = None
     ) -> Flow[str]:
         """Make a run, whose name ends so, and return its id."""
+        yield from self.gone()
+        return (yield from self._make_run(ending, labels, params))
+
+    def _make_run(
+        self,
+        ending: str,
+        labels: dict[str, str] | None = None,
+        params: dict[str, str] | None = None,
+        *,
+        wait: float = 0.0,
+    ) -> Flow[str]:
         experiment_id = yield from self.experiment()
         name = f"{self.name}-{ending}"
         flow = api.create_run(experiment_id, name=name, labels=labels or None, params=params or None)
@@ -149,7 +163,6 @@ class Scene(Asker):
         """
 
         def make() -> Flow[list[Run]]:
-            yield from self.gone()
             labels: list[dict[str, str]] = [
                 {"conformance": self.mark, "part": "a"},
                 {"conformance": self.mark, "part": "b"},
@@ -242,8 +255,9 @@ class Scene(Asker):
             named = api.list_experiments(workspace_id=workspace_id, name=self.name)
             found = yield from self.do(named, wait=wait)
             if not found:
-                raise NotDecidable("the answer to CreateExperiment was not received")
+                raise NotDecidable("no experiment of this name shows")
             self.experiment_id, wait = found[0].experiment_id, 0.0
+            self._surely_there = True
             self._made["experiment"] = self.experiment_id, None
         self.run_ids = yield from self._all_runs(wait)
         for run_id in list(self.run_ids):
