@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
@@ -198,7 +200,9 @@ def test_it_comes_to_its_end_whatever_pai_does(quirks: dict[str, Any]) -> None:
         pytest.MonkeyPatch.context() as monkeypatch,
     ):
         monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", emulator.connection_uri)
-        assert main([]) in (0, 1)
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            assert main([]) in (0, 1)
+        assert "unforeseen" not in output.getvalue()
         assert (emulator.runs(), experiments(emulator)) == ([], [])
 
 
@@ -267,7 +271,24 @@ def test_an_answer_that_cannot_be_read_is_different(ask: Any, pai_emulator: Any)
     pai_emulator.inject("patch", action="GetDefaultWorkspace", fields={"WorkspaceId": 145883})
     told = ask()
     assert told.named("different") == {"default_workspace"}
-    assert "cannot read the answer, please report it: GetDefaultWorkspace" in told.output
+    seen = told.found["default_workspace"][1]
+    assert seen.startswith("GetDefaultWorkspace: the answer is not what the API page promises")
+
+
+def test_an_answer_that_surprises_stops_no_other(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.inject("patch", action="ListRuns", after=18, fields={"Runs": [{"RunId": "run-1"}]})
+    told = ask()
+    assert told.status == 0
+    assert told.found["gmt_create_time"][1] == "unforeseen, please report it: KeyError: 'GmtCreateTime'"
+    assert told.named("not decidable") == ALWAYS_OPEN | {"gmt_create_time"}
+
+
+def test_runs_that_never_show_leave_most_open(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.inject("patch", action="ListRuns", times=None, fields={"Runs": []})
+    told = ask()
+    assert told.status == 0
+    assert told.found["page_token"][1].startswith("ListRuns does not show the new runs after ")
+    assert told.found["missing_run"][0] == told.found["error_body"][0] == "as assumed"
 
 
 def test_throttling_is_told_where_it_is_met(ask: Any, pai_emulator: Any) -> None:

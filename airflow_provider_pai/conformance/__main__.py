@@ -100,7 +100,7 @@ def _examine(client: api.PaiClient, scene: Scene, signals: Signals) -> int:
 
 
 def _print(name: str, verdict: str, seen: str) -> None:
-    print(f"{name:<{WIDTHS[0]}}{verdict:<{WIDTHS[1]}}{seen}", flush=True)
+    print(f"{name:<{WIDTHS[0]}}{verdict:<{WIDTHS[1]}}{' '.join(seen.split())}", flush=True)
 
 
 def _remove(client: api.PaiClient, scene: Scene, signals: Signals) -> bool:

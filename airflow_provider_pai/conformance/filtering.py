@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow_provider_pai.api.errors import PaiApiError
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Run
-from airflow_provider_pai.conformance.asking import NotDecidable
+from airflow_provider_pai.conformance.asking import NotDecidable, until
 from airflow_provider_pai.conformance.assumptions import Finding, as_assumed, assumption, different
 from airflow_provider_pai.conformance.scene import Scene
 
@@ -22,9 +22,9 @@ __all__ = [
 NARROW = "Give `experiment_id` too, so that PAI sends fewer runs."
 
 
-def _found(scene: Scene, **query: str | None) -> Flow[list[str]]:
+def _found(scene: Scene, wait: float = 0.0, **query: str | None) -> Flow[list[str]]:
     """Return which runs of the experiment a query finds, by their ids, in order."""
-    listing = yield from scene.listing(dict(query))
+    listing = yield from scene.listing(dict(query), wait=wait)
     if listing.error is not None:
         raise listing.error
     return [run.run_id for run in listing.runs]
@@ -86,11 +86,18 @@ def name_match(scene: Scene) -> Flow[Finding]:
 def label_filter(scene: Scene) -> Flow[Finding]:
     """Ask for one label, which another run carries with a longer value, and for two."""
     both, one, *_ = runs = yield from scene.runs()
-    single = yield from _found(scene, Labels=f"conformance:{scene.mark}")
-    pair = yield from _found(scene, Labels=f"conformance:{scene.mark},part:a")
-    if not {both.run_id, one.run_id} <= set(single) or both.run_id not in pair:
-        return different("a run that carries the label is not found")
-    if set(single) >= {run.run_id for run in runs}:
+
+    def look(wait: float) -> Flow[tuple[set[str], set[str]] | None]:
+        single = yield from _found(scene, wait, Labels=f"conformance:{scene.mark}")
+        pair = yield from _found(scene, Labels=f"conformance:{scene.mark},part:a")
+        whole = {both.run_id, one.run_id} <= set(single) and both.run_id in pair
+        return (set(single), set(pair)) if whole else None
+
+    found, waited = yield from until(look)
+    if found is None:
+        return different(f"a run that carries the label is not found after {waited:.0f} s")
+    single, pair = found
+    if single >= {run.run_id for run in runs}:
         return different("ignored: runs without the label are found")
     extra = [
         *(["longer values match too"] if len(single) > 2 else []),

@@ -9,13 +9,13 @@ from airflow_provider_pai.conformance.scene import MOST_PAGES, Scene
 
 __all__ = ["empty_pages", "page_size", "page_token", "token_or_number", "token_repeats", "total_count"]
 
-FEWER_PAGES = "A larger `page_size`, so that a listing has fewer pages."
+FEWER_PAGES = "a larger `page_size`, so that there are fewer pages."
 
 
 @assumption(
     "Is `PageToken` an offset or a page index, a number or a text, and how is the end written?",
     assumed="Echoes the token, whatever it is. Ends on 0, an empty text, null or none.",
-    setting=f"Where that loses runs or finds no end: {FEWER_PAGES}",
+    setting=f"Where runs are lost, or no end is found: {FEWER_PAGES}",
 )
 def page_token(scene: Scene) -> Flow[Finding]:
     """Walk five runs two at a time."""
@@ -51,7 +51,7 @@ def _token(walk: Listing, page: int) -> str:
 @assumption(
     "May a token come twice?",
     assumed="No: a repeated token is a `PaiPagingError`, and no endless loop.",
-    setting=FEWER_PAGES,
+    setting=f"Where one does: {FEWER_PAGES}",
 )
 def token_repeats(scene: Scene) -> Flow[Finding]:
     """Look at the tokens of the walk."""

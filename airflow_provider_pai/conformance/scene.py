@@ -45,32 +45,6 @@ class Scene(Asker):
         self._surely_there = False
         self._made: dict[str, tuple[Any, Exception | None]] = {}
 
-    def listing(self, query: dict[str, str | None], *, wait: float = 0.0) -> Flow[Listing]:
-        """Walk the runs of the experiment, oldest first, with details, unless ``query`` says otherwise.
-
-        ``None`` leaves a parameter out.
-        """
-        usual: dict[str, str | None] = {
-            "WorkspaceId": (yield from self.workspace()),
-            "ExperimentId": (yield from self.experiment()),
-            "Verbose": "true",
-            "OrderBy": "GmtCreateTime ASC",
-        }
-        asked = {name: value for name, value in {**usual, **query}.items() if value is not None}
-        pages: list[Answer[RunPage]] = []
-        tokens: list[str] = []
-        while len(pages) < MOST_PAGES:
-            page = yield from self.list_page(asked, wait=wait)
-            if page.error is not None:
-                return Listing(pages, error=page.error)
-            pages.append(page)
-            token = page.must().next_token
-            if not token or token in tokens:
-                return Listing(pages, repeated=token, whole=not token)
-            tokens.append(token)
-            asked, wait = {**asked, "PageToken": token}, 0.0
-        return Listing(pages)
-
     @classmethod
     def left_behind(cls, name: str, workspace_id: str | None) -> Scene:
         """Return the scene that an earlier command made under this name and left, to be removed."""
@@ -117,11 +91,20 @@ class Scene(Asker):
             run_id, _ = yield from until(self._first_run)
             if run_id is None:
                 raise NotDecidable(f"CreateRun in the new experiment was refused: {self.first_run_refused}")
-            yield from self.do(api.delete_run(run_id))
-            self.run_ids.remove(run_id)
+            deleted, waited = yield from until(lambda wait: self._deleted(run_id, wait))
+            if not deleted:
+                raise NotDecidable(f"DeleteRun does not find the run that was made {waited:.0f} s before")
             return run_id
 
         return (yield from self._once("gone", make))
+
+    def _deleted(self, run_id: str, wait: float) -> Flow[bool | None]:
+        try:
+            yield from self.do(api.delete_run(run_id), wait=wait)
+        except api.PaiNotFoundError:
+            return None
+        self.run_ids.remove(run_id)
+        return True
 
     def _first_run(self, wait: float) -> Flow[str | None]:
         try:
@@ -193,6 +176,32 @@ class Scene(Asker):
             raise NotDecidable(f"ListRuns does not show the new runs after {waited:.0f} s")
         return [found[run_id] for run_id in ids]
 
+    def listing(self, query: dict[str, str | None], *, wait: float = 0.0) -> Flow[Listing]:
+        """Walk the runs of the experiment, oldest first, with details, unless ``query`` says otherwise.
+
+        ``None`` leaves a parameter out.
+        """
+        usual: dict[str, str | None] = {
+            "WorkspaceId": (yield from self.workspace()),
+            "ExperimentId": self.experiment_id or (yield from self.experiment()),
+            "Verbose": "true",
+            "OrderBy": "GmtCreateTime ASC",
+        }
+        asked = {name: value for name, value in {**usual, **query}.items() if value is not None}
+        pages: list[Answer[RunPage]] = []
+        tokens: list[str] = []
+        while len(pages) < MOST_PAGES:
+            page = yield from self.list_page(asked, wait=wait)
+            if page.error is not None:
+                return Listing(pages, error=page.error)
+            pages.append(page)
+            token = page.must().next_token
+            if not token or token in tokens:
+                return Listing(pages, repeated=token, whole=not token)
+            tokens.append(token)
+            asked, wait = {**asked, "PageToken": token}, 0.0
+        return Listing(pages)
+
     def walk(self) -> Flow[Listing]:
         """Walk the five runs in pages of two, once."""
 
@@ -258,7 +267,6 @@ class Scene(Asker):
                 raise NotDecidable("no experiment of this name shows")
             self.experiment_id, wait = found[0].experiment_id, 0.0
             self._surely_there = True
-            self._made["experiment"] = self.experiment_id, None
         self.run_ids = yield from self._all_runs(wait)
         for run_id in list(self.run_ids):
             with contextlib.suppress(api.PaiNotFoundError):
@@ -282,6 +290,8 @@ class Scene(Asker):
 
 
 def _surely_refused(error: api.PaiError) -> bool:
+    """Tell whether what was asked was surely not done."""
     if isinstance(error, api.PaiTransportError):
         return not error.sent
-    return isinstance(error, api.PaiApiError) and not isinstance(error, api.PaiUnavailableError)
+    refusals = api.PaiApiError, api.PaiConfigurationError, api.PaiUsageError
+    return isinstance(error, refusals) and not isinstance(error, api.PaiUnavailableError)

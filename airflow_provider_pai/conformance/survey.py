@@ -9,7 +9,7 @@ from airflow_provider_pai import api
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.conformance import answering, filtering, paging, writing
 from airflow_provider_pai.conformance.asking import NotDecidable
-from airflow_provider_pai.conformance.assumptions import NOT_DECIDABLE, Assumption, Finding, different
+from airflow_provider_pai.conformance.assumptions import DIFFERENT, NOT_DECIDABLE, Assumption, Finding
 from airflow_provider_pai.conformance.scene import Scene
 
 __all__ = ["ASSUMPTIONS", "survey"]
@@ -41,14 +41,15 @@ def survey(run: Callable[[Flow[Any]], Any], scene: Scene) -> Iterator[tuple[Assu
             raise
         except api.PaiPermissionError as error:
             finding = Finding(NOT_DECIDABLE, f"no permission for {error.action}")
-        except api.PaiResponseError as error:
-            if not error.transient:
-                finding = different(f"the provider cannot read the answer, please report it: {error}")
-            else:
-                finding = Finding(NOT_DECIDABLE, str(error))
         except api.PaiError as error:
             faults += error.transient
             if faults == MOST_FAULTS:
                 raise
-            finding = Finding(NOT_DECIDABLE, str(error))
+            unreadable = isinstance(error, api.PaiResponseError) and not error.transient
+            finding = Finding(DIFFERENT if unreadable else NOT_DECIDABLE, str(error))
+        except (
+            Exception
+        ) as error:  # nobody has seen the real PAI's answers: one that surprises stops no other
+            unforeseen = f"unforeseen, please report it: {type(error).__name__}: {error}"
+            finding = Finding(NOT_DECIDABLE, unforeseen)
         yield assumption, finding

@@ -178,7 +178,7 @@ def nan(scene: Scene) -> Flow[Finding]:
     *_, run = yield from scene.runs()
     answer = yield from _log(scene, run.run_id, {"Key": "nan", "Value": "NaN", "Step": 0})
     if answer.error is not None:
-        return as_assumed(f"PAI takes none: {answer.refusal}")
+        return as_assumed(f"refused as text: {answer.refusal}")
     metric, _ = yield from _logged(scene, run.run_id, "nan")
     value = metric.get("Value")
     if not math.isnan(msgspec.convert(metric, Metric).value):
