@@ -276,7 +276,7 @@ def test_an_answer_that_cannot_be_read_is_different(ask: Any, pai_emulator: Any)
 
 
 def test_an_answer_that_surprises_stops_no_other(ask: Any, pai_emulator: Any) -> None:
-    pai_emulator.inject("patch", action="ListRuns", after=18, fields={"Runs": [{"RunId": "run-1"}]})
+    pai_emulator.inject("patch", action="ListRuns", after=10, fields={"Runs": [{"RunId": "run-1"}]})
     told = ask()
     assert told.status == 0
     assert told.found["gmt_create_time"][1] == "unforeseen, please report it: KeyError: 'GmtCreateTime'"
@@ -359,7 +359,7 @@ def test_what_cannot_be_removed_is_told(ask: Any, pai_emulator: Any) -> None:
     assert f"and its runs {run['RunId']}, because: DeleteRun: NoPermission" in told.errors
     pai_emulator.clear_faults()
     told = ask(*remedy(told), leaves=True)
-    assert (told.status, told.output) == (0, "")
+    assert (told.status, told.found) == (0, {})
     assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
 
 
@@ -535,4 +535,5 @@ def test_the_sample_in_the_document_is_what_the_command_says(ask: Any) -> None:
     def alike(output: str) -> str:
         return re.sub(r"127\.0\.0\.1:\d+|conformance-\w{8}", "…", output)
 
-    assert alike(sample) == alike(ask().output)
+    output = ask().output
+    assert alike(sample) == alike(output[output.index("http://") :])  # Airflow 2 logs here too

@@ -47,9 +47,7 @@ def survey(run: Callable[[Flow[Any]], Any], scene: Scene) -> Iterator[tuple[Assu
                 raise
             unreadable = isinstance(error, api.PaiResponseError) and not error.transient
             finding = Finding(DIFFERENT if unreadable else NOT_DECIDABLE, str(error))
-        except (
-            Exception
-        ) as error:  # nobody has seen the real PAI's answers: one that surprises stops no other
+        except Exception as error:  # nobody has seen all that PAI answers: a surprise stops no other check
             unforeseen = f"unforeseen, please report it: {type(error).__name__}: {error}"
             finding = Finding(NOT_DECIDABLE, unforeseen)
         yield assumption, finding
