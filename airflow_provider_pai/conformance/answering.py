@@ -6,7 +6,7 @@ from airflow_provider_pai import api
 from airflow_provider_pai.api.flow import Flow, Request, Response
 from airflow_provider_pai.api.models import Experiment
 from airflow_provider_pai.api.parameters import path
-from airflow_provider_pai.conformance.asking import NotDecidable, until
+from airflow_provider_pai.conformance.asking import NotDecidable, short, until
 from airflow_provider_pai.conformance.assumptions import Finding, as_assumed, assumption, different
 from airflow_provider_pai.conformance.scene import Scene
 
@@ -36,7 +36,7 @@ def missing_run(scene: Scene) -> Flow[Finding]:
         # Some services answer so for what is missing (FACTS 4): it is so where a run that is there is read.
         run, *_ = yield from scene.runs()
         (yield from scene.get_run(run.run_id)).must()
-        return different(f"HTTP {error.status} {error.code}")
+        return different(short(error))
     if finding is None:
         raise NotDecidable(f"the deleted run still shows after {waited:.0f} s")
     return finding

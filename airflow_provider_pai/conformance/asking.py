@@ -17,7 +17,7 @@ from airflow_provider_pai.api.flow import Flow, Outcome, Request, Response, exch
 from airflow_provider_pai.api.models import MaybeRun, Run, RunPage
 from airflow_provider_pai.api.parameters import path
 
-__all__ = ["Answer", "Asker", "Listing", "NotDecidable", "until"]
+__all__ = ["Answer", "Asker", "Listing", "NotDecidable", "short", "until"]
 
 PACE_SECONDS = 0.2
 """Before each ListRuns: 15 in the 3 seconds for which the account has 50."""
@@ -52,7 +52,7 @@ class Answer(Generic[T]):
     @property
     def refusal(self) -> str:
         """A short form of the error, or an empty text."""
-        return "" if self.error is None else f"HTTP {self.error.status} {self.error.code}".strip()
+        return "" if self.error is None else short(self.error)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -71,6 +71,15 @@ class Listing:
     """The token that came a second time, which ended the walk."""
     whole: bool = False
     """Whether the walk came to the end that PAI says."""
+
+    def must(self) -> Listing:
+        """Return this listing.
+
+        :raises PaiApiError: where PAI refused a page.
+        """
+        if self.error is not None:
+            raise self.error
+        return self
 
     @property
     def runs(self) -> list[Run]:
@@ -132,6 +141,11 @@ class Asker:
     def list_page(self, query: dict[str, str], *, wait: float = 0.0) -> Flow[Answer[RunPage]]:
         """Ask ListRuns exactly this."""
         return self.ask(Request(action="ListRuns", path=path("runs"), query=query), RunPage, wait=wait)
+
+
+def short(error: api.PaiApiError) -> str:
+    """Return what tells an error from others."""
+    return f"HTTP {error.status} {error.code}".strip()
 
 
 def until(look: Callable[[float], Flow[T | None]]) -> Flow[tuple[T | None, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow_provider_pai.api.errors import PaiApiError
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Run
-from airflow_provider_pai.conformance.asking import NotDecidable, until
+from airflow_provider_pai.conformance.asking import NotDecidable, short, until
 from airflow_provider_pai.conformance.assumptions import Finding, as_assumed, assumption, different
 from airflow_provider_pai.conformance.scene import Scene
 
@@ -19,14 +19,12 @@ __all__ = [
     "verbose",
 ]
 
-NARROW = "Give `experiment_id` too, so that PAI sends fewer runs."
+NARROW = "give `experiment_id` too, so that PAI sends fewer runs."
 
 
 def _found(scene: Scene, wait: float = 0.0, **query: str | None) -> Flow[list[str]]:
     """Return which runs of the experiment a query finds, by their ids, in order."""
-    listing = yield from scene.listing(dict(query), wait=wait)
-    if listing.error is not None:
-        raise listing.error
+    listing = (yield from scene.listing(dict(query), wait=wait)).must()
     return [run.run_id for run in listing.runs]
 
 
@@ -38,7 +36,7 @@ def _found(scene: Scene, wait: float = 0.0, **query: str | None) -> Flow[list[st
 def gmt_create_time(scene: Scene) -> Flow[Finding]:
     """Ask for the third run's time, and for its day."""
     yield from scene.runs()
-    walk = yield from scene.listing({})
+    walk = (yield from scene.listing({})).must()
     times = {run["RunId"]: str(run["GmtCreateTime"]) for page in walk.pages for run in page.fields["Runs"]}
     moment = sorted(times.values())[len(times) // 2]
     meanings = {
@@ -52,7 +50,7 @@ def gmt_create_time(scene: Scene) -> Flow[Finding]:
     by_moment = yield from scene.listing({"GmtCreateTime": moment})
     by_day = yield from scene.listing({"GmtCreateTime": moment[:10]})
     if by_moment.error is not None:
-        return as_assumed(f"refused: HTTP {by_moment.error.status} {by_moment.error.code}")
+        return as_assumed(f"refused: {short(by_moment.error)}")
     meaning = next((name for name, ids in meanings.items() if ids == by_moment.ids), "in another way")
     day = {run_id for run_id, time in times.items() if time.startswith(moment[:10])}
     if meaning == "exactly" and by_day.ids == day:
@@ -81,7 +79,7 @@ def name_match(scene: Scene) -> Flow[Finding]:
 @assumption(
     "Does ListRuns honour `Labels`?",
     assumed="Sends them, and checks every run again here.",
-    setting=NARROW,
+    setting=f"Where they are ignored: {NARROW} Where runs are missing: wait for a name instead.",
 )
 def label_filter(scene: Scene) -> Flow[Finding]:
     """Ask for one label, which another run carries with a longer value, and for two."""
@@ -110,7 +108,7 @@ def label_filter(scene: Scene) -> Flow[Finding]:
     "How is the label `a:b:c` split?",
     assumed="A label with a colon in its key or value is checked here and not sent. In the string form the "
     "first colon ends the key.",
-    setting=f"Such a label alone does not narrow what PAI sends. {NARROW}",
+    setting=f"Such a label alone does not narrow what PAI sends: {NARROW}",
 )
 def label_colons(scene: Scene) -> Flow[Finding]:
     """Make a run with each meaning, and see which one is found."""
@@ -125,7 +123,7 @@ def label_colons(scene: Scene) -> Flow[Finding]:
     yield from scene.shown([first, last])
     listing = yield from scene.listing({"Labels": f"split:at:{scene.mark}"})
     if listing.error is not None:
-        return as_assumed(f"refused: HTTP {listing.error.status} {listing.error.code}")
+        return as_assumed(f"refused: {short(listing.error)}")
     meanings = {
         (True, False): "at the first colon",
         (False, True): "at the last colon",
@@ -139,7 +137,7 @@ def label_colons(scene: Scene) -> Flow[Finding]:
     "Is `OrderBy` honoured, and what is the default?",
     assumed="Always sends it with a direction, and sorts again here. A listing that is not in order is "
     "read to its end.",
-    setting=NARROW,
+    setting=f"Where it is not: {NARROW}",
 )
 def order_by(scene: Scene) -> Flow[Finding]:
     """Ask for each order, and for none."""
@@ -188,9 +186,7 @@ def verbose(scene: Scene) -> Flow[Finding]:
     run, *_ = yield from scene.runs()
 
     def told(flag: str | None) -> Flow[bool]:
-        listing = yield from scene.listing({"Verbose": flag})
-        if listing.error is not None:
-            raise listing.error
+        listing = (yield from scene.listing({"Verbose": flag})).must()
         return any(found.run_id == run.run_id and found.labels and found.params for found in listing.runs)
 
     with_it = yield from told("true")

@@ -20,9 +20,7 @@ FEWER_PAGES = "a larger `page_size`, so that there are fewer pages."
 def page_token(scene: Scene) -> Flow[Finding]:
     """Walk five runs two at a time."""
     runs = yield from scene.runs()
-    walk = yield from scene.walk()
-    if walk.error is not None:
-        raise walk.error
+    walk = (yield from scene.walk()).must()
     if walk.repeated:
         raise NotDecidable(f"the token {walk.repeated} came twice: see token_repeats")
     if not walk.whole:
@@ -55,9 +53,7 @@ def _token(walk: Listing, page: int) -> str:
 )
 def token_repeats(scene: Scene) -> Flow[Finding]:
     """Look at the tokens of the walk."""
-    walk = yield from scene.walk()
-    if walk.error is not None:
-        raise walk.error
+    walk = (yield from scene.walk()).must()
     if walk.repeated:
         return different(f"the token {walk.repeated} came twice within {len(walk.pages)} pages")
     return as_assumed(f"{len(walk.pages)} pages, each with another token")
@@ -69,9 +65,7 @@ def token_repeats(scene: Scene) -> Flow[Finding]:
 )
 def empty_pages(scene: Scene) -> Flow[Finding]:
     """Count the empty pages of the walk."""
-    walk = yield from scene.walk()
-    if walk.error is not None:
-        raise walk.error
+    walk = (yield from scene.walk()).must()
     empty = sum(not page.must().runs for page in walk.pages)
     return as_assumed(f"{empty} of {len(walk.pages)} pages are empty")
 
@@ -143,9 +137,7 @@ def page_size(scene: Scene) -> Flow[Finding]:
 def total_count(scene: Scene) -> Flow[Finding]:
     """Compare it with the runs of the experiment."""
     yield from scene.runs()
-    listing = yield from scene.listing({})
-    if listing.error is not None:
-        raise listing.error
+    listing = (yield from scene.listing({})).must()
     if not listing.whole:
         raise NotDecidable("the listing did not come to its end")
     total, count = listing.pages[0].must().total_count, len(listing.runs)

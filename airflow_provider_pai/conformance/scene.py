@@ -15,7 +15,7 @@ from airflow_provider_pai import api
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Run, RunPage
 from airflow_provider_pai.conformance import asking
-from airflow_provider_pai.conformance.asking import Answer, Asker, Listing, NotDecidable, until
+from airflow_provider_pai.conformance.asking import Answer, Asker, Listing, NotDecidable, short, until
 
 __all__ = ["MOST_PAGES", "PREFIX", "Scene"]
 
@@ -110,7 +110,7 @@ class Scene(Asker):
         try:
             return (yield from self._make_run("gone", wait=wait))
         except api.PaiNotFoundError as error:
-            self.first_run_refused = self.first_run_refused or f"HTTP {error.status} {error.code}"
+            self.first_run_refused = self.first_run_refused or short(error)
             return None
 
     def make_run(

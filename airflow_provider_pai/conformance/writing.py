@@ -134,9 +134,7 @@ def late_labels(scene: Scene) -> Flow[Finding]:
     yield from scene.do(api.update_run(run.run_id, labels={"late": scene.mark}))
 
     def look(wait: float) -> Flow[bool | None]:
-        listing = yield from scene.listing({"Labels": f"late:{scene.mark}"}, wait=wait)
-        if listing.error is not None:
-            raise listing.error
+        listing = (yield from scene.listing({"Labels": f"late:{scene.mark}"}, wait=wait)).must()
         if other.run_id in listing.ids:
             raise NotDecidable("runs without the label are found too: see label_filter")
         return True if run.run_id in listing.ids else None
