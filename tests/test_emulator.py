@@ -46,6 +46,7 @@ PATHS = {
     "ListRunMetrics": ("GET", "runs/{}/metrics"),
     "CreateExperiment": ("POST", "experiments"),
     "GetExperiment": ("GET", "experiments/{}"),
+    "DeleteExperiment": ("DELETE", "experiments/{}"),
     "ListExperiment": ("GET", "experiments"),
     "ListWorkspaces": ("GET", "workspaces"),
     "GetDefaultWorkspace": ("GET", "defaultWorkspaces"),
@@ -723,6 +724,16 @@ def test_details_and_the_default_workspace_by_quirk(pai: Pai) -> None:
     pai.emulator.quirks.default_workspace = "required"
     assert pai.refusal("ListRuns")[:2] == (400, "InvalidParameter")
     assert len(pai.list_runs(WorkspaceId=pai.emulator.workspace_id)["Runs"]) == 1
+
+
+def test_an_experiment_with_runs_by_quirk(pai: Pai) -> None:
+    run_id = pai.emulator.add_run()
+    experiment_id = pai.emulator.runs()[0]["ExperimentId"]
+    pai.emulator.quirks.experiment_with_runs = "refused"
+    assert pai.refusal("DeleteExperiment", experiment_id)[:2] == (400, "ExperimentNotEmpty")
+    assert pai("DeleteRun", run_id).status_code == 200
+    assert pai("DeleteExperiment", experiment_id).status_code == 200
+    assert pai.refusal("DeleteExperiment", experiment_id)[:2] == (404, "ExperimentNotFound")
 
 
 def test_answers_by_quirk(pai: Pai) -> None:

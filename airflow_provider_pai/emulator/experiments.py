@@ -71,8 +71,12 @@ def update_experiment(service: Service, call: Call) -> str:
 
 @operation("DELETE", "experiments/{ExperimentId}")
 def delete_experiment(service: Service, call: Call) -> str:
-    """DeleteExperiment; its runs go with it, which the documentation leaves open."""
-    service.account.delete_experiment(call.path["ExperimentId"])
+    """DeleteExperiment; whether its runs go with it the documentation leaves open."""
+    experiment_id = call.path["ExperimentId"]
+    refused = service.quirks.experiment_with_runs == "refused"
+    if refused and service.account.state.latest_run(experiment_id) is not None:
+        raise PaiError(400, "ExperimentNotEmpty", f"Experiment {experiment_id!r} still has runs.")
+    service.account.delete_experiment(experiment_id)
     return answer_both(call)
 
 

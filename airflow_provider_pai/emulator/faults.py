@@ -55,6 +55,8 @@ class Quirks:
     """How GetRun answers for a missing run: an error, a body without Name, or a server's error [tf]."""
     hidden_experiment: int = 0
     """How many GetExperiment requests after CreateExperiment say NotFoundErrorProblem [tf]."""
+    experiment_with_runs: Literal["deleted", "refused"] = "deleted"
+    """What DeleteExperiment does where there are still runs: they go with it, or it is an error 400."""
     error_body: Literal["camel", "lower", "xml", "nested"] = "camel"
     """Error bodies: `Code`, `code`, XML `<Error>`, or `code` within an `error`, which no page tells of."""
     throttle_status: Literal[400, 429] = 400
