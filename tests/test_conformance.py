@@ -74,6 +74,7 @@ SEEN = {
     ("verbose", "honoured"): ("verbose", "they come with true alone"),
     ("update_labels", "replace"): ("update_run", "labels are replaced, params are replaced"),
     ("update_labels", "merge"): ("update_run", "labels are merged, params are merged"),
+    ("hidden_experiment", 2): ("new_experiment", "after 0 s"),
     ("missing_run", "200"): ("missing_run", "HTTP 200 without a name"),
     ("error_body", "lower"): ("error_body", "HTTP 404 JSON with code, ExperimentNotFound"),
     ("error_body", "xml"): ("error_body", "HTTP 404 XML, ExperimentNotFound"),
@@ -169,6 +170,12 @@ def test_it_asks_for_little(ask: Any, pai_emulator: Any) -> None:
     counts = pai_emulator.request_counts
     assert counts["ListRuns"] <= 30
     assert sum(counts.values()) <= 70
+
+
+def test_a_new_experiment_is_asked_for_at_once(ask: Any, pai_emulator: Any) -> None:
+    ask()
+    first = [request.action for request in pai_emulator.requests][:5]
+    assert first == ["ListRuns", "CreateExperiment", "CreateRun", "DeleteRun", "GetExperiment"]
 
 
 @pytest.mark.parametrize(("quirk", "value"), UNUSUAL)

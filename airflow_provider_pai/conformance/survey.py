@@ -14,12 +14,14 @@ from airflow_provider_pai.conformance.scene import Scene
 
 __all__ = ["ASSUMPTIONS", "survey"]
 
-ASSUMPTIONS: list[Assumption] = [
+_ALL = [
     item
     for module in (paging, filtering, writing, answering)
     for item in vars(module).values()
     if isinstance(item, Assumption)
 ]
+# How soon an experiment shows can only be asked right after it was made, which the others do too.
+ASSUMPTIONS = sorted(_ALL, key=lambda item: item is not writing.new_experiment)
 MOST_FAULTS = 3
 """Faults in a row, each after the client's own retries, after which PAI is not asked any more."""
 
