@@ -46,6 +46,7 @@ PATHS = {
     "ListRunMetrics": ("GET", "runs/{}/metrics"),
     "CreateExperiment": ("POST", "experiments"),
     "GetExperiment": ("GET", "experiments/{}"),
+    "DeleteExperiment": ("DELETE", "experiments/{}"),
     "ListExperiment": ("GET", "experiments"),
     "ListWorkspaces": ("GET", "workspaces"),
     "GetDefaultWorkspace": ("GET", "defaultWorkspaces"),
@@ -635,6 +636,9 @@ def test_page_tokens_by_quirk(pai: Pai) -> None:
     assert [len(page["Runs"]) for page in pai.walk(MaxResults=2)] == [2, 2, 1, 0]
     quirks.total_count = "absent"
     assert "TotalCount" not in pai.list_runs()
+    quirks.empty_pages, quirks.page_token, quirks.token_type = "never", "repeated", "integer"
+    assert [pai.list_runs(MaxResults=2, PageToken=token)["NextPageToken"] for token in (0, 2)] == [2, 2]
+    assert pai.list_runs(MaxResults=5)["NextPageToken"] == 0
 
 
 def test_max_results_by_quirk(pai: Pai) -> None:
@@ -670,6 +674,8 @@ def test_filters_by_quirk(pai: Pai) -> None:
     assert pai.names(Name="run") == []
     quirks.name_match = "fuzzy"
     assert pai.names(Name="run") == ["second-run", "first-run"]
+    quirks.name_match = "never"
+    assert pai.names(Name="first-run") == []
     assert pai.names(Labels="a:b:c") == []
     quirks.label_split = "last"
     assert pai.names(Labels="a:b:c") == ["second-run", "first-run"]
@@ -686,8 +692,54 @@ def test_filters_by_quirk(pai: Pai) -> None:
     assert pai.names(GmtCreateTime="2026-01-05") == ["second-run", "first-run"]
 
 
+def test_labels_by_quirk(pai: Pai) -> None:
+    quirks = pai.emulator.quirks
+    run_id = pai.emulator.add_run("one", labels={"early": "1"})
+
+    def status(key: str, value: str) -> int:
+        body = {"Labels": [{"Key": "early", "Value": "1"}, {"Key": key, "Value": value}]}
+        return pai("UpdateRun", run_id, body=body).status_code
+
+    for allowed, statuses in [
+        ("documented", [200, 200, 400, 400]),
+        ("narrow", [200, 400, 400, 400]),
+        ("any", [200, 200, 200, 200]),
+    ]:
+        quirks.label_characters = allowed
+        wanted = [("late", "1"), ("a b", "ü"), ("a=b", "c,d"), ("long", "v" * 129)]
+        assert [status(*label) for label in wanted] == statuses
+    assert status("late", "1") == 200
+    assert pai.names(Labels="late:1") == ["one"]
+    quirks.late_labels = "lost"
+    assert pai.names(Labels="late:1") == []
+    assert pai.names(Labels="early:1") == pai.names(Labels="") == ["one"]
+
+
+def test_details_and_the_default_workspace_by_quirk(pai: Pai) -> None:
+    pai.emulator.add_run(labels={"a": "1"})
+    for verbose, told in [("honoured", [True, False]), ("always", [True, True]), ("never", [False, False])]:
+        pai.emulator.quirks.verbose = verbose
+        runs = [pai.list_runs(Verbose=flag)["Runs"][0] for flag in ("true", "false")]
+        assert ["Labels" in run for run in runs] == told
+    pai.emulator.quirks.default_workspace = "required"
+    assert pai.refusal("ListRuns")[:2] == (400, "InvalidParameter")
+    assert len(pai.list_runs(WorkspaceId=pai.emulator.workspace_id)["Runs"]) == 1
+
+
+def test_an_experiment_with_runs_by_quirk(pai: Pai) -> None:
+    run_id = pai.emulator.add_run()
+    experiment_id = pai.emulator.runs()[0]["ExperimentId"]
+    pai.emulator.quirks.experiment_with_runs = "refused"
+    assert pai.refusal("DeleteExperiment", experiment_id)[:2] == (400, "ExperimentNotEmpty")
+    assert pai("DeleteRun", run_id).status_code == 200
+    assert pai("DeleteExperiment", experiment_id).status_code == 200
+    assert pai.refusal("DeleteExperiment", experiment_id)[:2] == (404, "ExperimentNotFound")
+
+
 def test_answers_by_quirk(pai: Pai) -> None:
     quirks = pai.emulator.quirks
+    quirks.missing_run = "500"
+    assert pai.refusal("GetRun", "run-none")[:2] == (500, "InternalServerErrorProblem")
     quirks.missing_run = "200"
     answer = pai("GetRun", "run-none")
     assert answer.status_code == 200
@@ -703,13 +755,18 @@ def test_answers_by_quirk(pai: Pai) -> None:
     assert pai.refusal("ListRuns")[:2] == (429, "Throttling.User")
     quirks.error_body = "lower"
     assert set(pai("GetExperiment", "none").json()) == {"requestId", "code", "message"}
+    quirks.error_body = "nested"
+    assert pai("GetExperiment", "none").json()["error"]["code"] == "ExperimentNotFound"
     quirks.error_body = "xml"
     text = pai("GetExperiment", "none").text
     assert text.startswith("<Error>")
     assert "<Code>ExperimentNotFound</Code>" in text
 
 
-@pytest.mark.parametrize(("quirk", "text"), [("string", '"NaN"'), ("null", "null"), ("literal", "NaN")])
+NAN = [("string", '"NaN"'), ("null", "null"), ("literal", "NaN"), ("zero", "0")]
+
+
+@pytest.mark.parametrize(("quirk", "text"), NAN)
 def test_nan_by_quirk(pai: Pai, quirk: Any, text: str) -> None:
     pai.emulator.quirks.non_finite = quirk
     run_id = pai.emulator.add_run('"Value":"NaN"', labels={"NaN": "NaN"})
@@ -720,6 +777,15 @@ def test_nan_by_quirk(pai: Pai, quirk: Any, text: str) -> None:
     assert f'"Metrics":[{{"Value":{text},' in pai("GetRun", run_id, query=query).text
     assert pai("GetRun", run_id, query=query).text.count(f'"Value":{text},') == 1 + (quirk == "string")
     assert pai("ListRunMetrics", run_id, query={"Key": "loss"}).text.count(f'"Value":{text},') == 2
+
+
+def test_timestamps_by_quirk(pai: Pai) -> None:
+    run_id = pai.emulator.add_run()
+    for quirk, per_second in [("milliseconds", 1000), ("seconds", 1), ("zero", 0)]:
+        pai.emulator.quirks.metric_timestamp = quirk
+        pai("LogRunMetrics", run_id, body={"Metrics": [{"Key": quirk, "Value": 1}]})
+        (metric,) = pai("ListRunMetrics", run_id, query={"Key": quirk}).json()["Metrics"]
+        assert metric["Timestamp"] == pytest.approx(time.time() * per_second, abs=100 * per_second)
 
 
 def test_unknown_quirks_and_values_are_refused() -> None:

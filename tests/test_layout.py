@@ -35,6 +35,12 @@ FLOORS = [
     ["watch"],
     ["triggers", "gate", "writing"],
     ["operators", "sensors"],
+    ["conformance.asking", "conformance.interruption"],
+    ["conformance.scene"],
+    ["conformance.assumptions"],
+    [f"conformance.{name}" for name in ("answering", "filtering", "paging", "writing")],
+    ["conformance.survey"],
+    ["conformance.__main__"],
 ]
 FLOOR = {f"airflow_provider_pai.{name}": level for level, names in enumerate(FLOORS) for name in names}
 

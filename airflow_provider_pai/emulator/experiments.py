@@ -28,7 +28,7 @@ def create_experiment(service: Service, call: Call) -> str:
         workspace_id=workspace(service, body.required("WorkspaceId")),
         accessibility=body.choice("Accessibility", ACCESSIBILITIES) or "PRIVATE",
         artifact_uri=artifact_uri,
-        labels=body.labels(),
+        labels=body.labels(service.quirks.label_characters),
     )
     if service.quirks.hidden_experiment:
         service.hidden_experiments[experiment_id] = service.quirks.hidden_experiment
@@ -71,8 +71,12 @@ def update_experiment(service: Service, call: Call) -> str:
 
 @operation("DELETE", "experiments/{ExperimentId}")
 def delete_experiment(service: Service, call: Call) -> str:
-    """DeleteExperiment; its runs go with it, which the documentation leaves open."""
-    service.account.delete_experiment(call.path["ExperimentId"])
+    """DeleteExperiment; whether its runs go with it the documentation leaves open."""
+    experiment_id = call.path["ExperimentId"]
+    refused = service.quirks.experiment_with_runs == "refused"
+    if refused and service.account.state.latest_run(experiment_id) is not None:
+        raise PaiError(400, "ExperimentNotEmpty", f"Experiment {experiment_id!r} still has runs.")
+    service.account.delete_experiment(experiment_id)
     return answer_both(call)
 
 
@@ -124,7 +128,7 @@ def _match_name_exactly(query: Query) -> bool:
 @operation("POST", "experiments/{ExperimentId}/labels")
 def set_experiment_labels(service: Service, call: Call) -> str:
     """SetExperimentLabels: sets these and keeps the others."""
-    labels = call.body.labels()
+    labels = call.body.labels(service.quirks.label_characters)
     if labels is None:
         raise invalid("Labels", "it is required")
     service.account.label_experiment(call.path["ExperimentId"], labels)

@@ -27,6 +27,7 @@ _COMPARISONS = {
     "since": "{} >= ?",
     "begins": "instr({}, ?) = 1",
     "contains": "instr({}, ?) > 0",
+    "never": "{} = ? AND FALSE",
 }
 _ANSWERS = 16  # whole answers kept until the next write
 

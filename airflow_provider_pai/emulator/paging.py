@@ -39,6 +39,8 @@ class Page:
         reached = self.offset if self._quirks.empty_pages == "last" else following
         if reached >= total:
             return 0
+        if self._quirks.page_token == "repeated":
+            return self.limit
         position = following // self.limit if self._quirks.page_token == "index" else following
         if self._quirks.empty_pages == "between":
             # Odd tokens stand for the empty page before the entries that the next even one means.

@@ -13,6 +13,7 @@ from .records import Metric
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _LABEL_BYTES = 128
+_NARROW = re.compile(r"[A-Za-z0-9_.-]*")
 
 
 class Query:
@@ -114,10 +115,17 @@ class Body:
             raise invalid(name, f"{value!r} is not one of {', '.join(filter(None, choices))}")
         return value
 
-    def labels(self) -> dict[str, str] | None:
-        """`Labels`: a list of `{"Key", "Value"}`, at most 128 bytes each, without `=` and `,` [doc]."""
+    def labels(self, characters: str) -> dict[str, str] | None:
+        """`Labels`: a list of `{"Key", "Value"}`; `characters` is the quirk `label_characters`.
+
+        At most 128 bytes each, without `=` and `,` [doc].
+        """
         labels = self._pairs("Labels")
+        if characters == "any":
+            return labels
         for text in [text for pair in (labels or {}).items() for text in pair]:
+            if characters == "narrow" and not _NARROW.fullmatch(text):
+                raise invalid("Labels", f"{text!r} holds other characters than A-Za-z0-9_.-")
             if len(text.encode()) > _LABEL_BYTES:
                 raise invalid("Labels", f"{text!r} is longer than {_LABEL_BYTES} bytes")
             if "=" in text or "," in text:

@@ -139,7 +139,8 @@ def answer(rendered: str, request_id: str, *, verbose: bool, non_finite: str) ->
 
 
 def spell_non_finite(metrics: str, non_finite: str) -> str:
-    """Write NaN and the infinities in a metrics array as a string, as null, or bare as in Python."""
+    """Write NaN and the infinities in a metrics array as the quirk `non_finite` has it."""
     if non_finite == "string":
         return metrics
-    return _NON_FINITE.sub('"Value":null' if non_finite == "null" else r'"Value":\1', metrics)
+    value = {"null": "null", "literal": r"\1", "zero": "0"}[non_finite]
+    return _NON_FINITE.sub(f'"Value":{value}', metrics)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .errors import invalid, not_found
+import json
+
+from .errors import PaiError, invalid, not_found
 from .faults import Quirks
 from .listing import Condition, RunSearch
 from .paging import read_order, read_page
@@ -19,7 +21,9 @@ COLUMNS = {"GmtCreateTime": "created", "Name": "name"}
 def list_runs(service: Service, call: Call) -> str:
     """ListRuns: see the specification."""
     query, quirks = call.query, service.quirks
-    verbose = query.boolean("Verbose")
+    verbose = {"always": True, "never": False}.get(quirks.verbose, query.boolean("Verbose"))
+    if quirks.default_workspace == "required":
+        query.required("WorkspaceId")
     page = read_page(query, quirks)
     search = RunSearch(
         workspace_id=workspace(service, query.text("WorkspaceId")),
@@ -28,6 +32,8 @@ def list_runs(service: Service, call: Call) -> str:
         conditions=_conditions(service, query),
     )
     found, total = service.account.state.search(search, page.offset, 0 if page.blank else page.limit)
+    if quirks.late_labels == "lost":
+        found = [rendered for rendered in found if _labelled_early(rendered, search)]
     runs = ",".join(
         run_answer(rendered, call.request_id, verbose=verbose, non_finite=quirks.non_finite)
         for rendered in found
@@ -47,6 +53,12 @@ def _labels_filter(query: Query, quirks: Quirks) -> tuple[tuple[str, str], ...]:
     return () if quirks.labels_filter == "ignored" else tuple(labels)
 
 
+def _labelled_early(rendered: str, search: RunSearch) -> bool:
+    run = json.loads(rendered)
+    late = {label["Key"] for label in run["Labels"] if label["GmtCreateTime"] > run["GmtCreateTime"]}
+    return not any(key in late for key, _ in search.labels)
+
+
 def _conditions(service: Service, query: Query) -> tuple[Condition, ...]:
     quirks = service.quirks
     experiment_id = query.text("ExperimentId")
@@ -55,10 +67,11 @@ def _conditions(service: Service, query: Query) -> tuple[Condition, ...]:
     created = query.text("GmtCreateTime")
     if quirks.created_filter in ("exact", "since"):
         created = query.time("GmtCreateTime")
+    named = {"exact": "equals", "fuzzy": "contains", "never": "never"}
     comparison = {"exact": "equals", "since": "since", "prefix": "begins", "ignored": ""}
     wanted = [
         ("experiment_id", "equals", experiment_id),
-        ("name", "equals" if quirks.name_match == "exact" else "contains", query.text("Name")),
+        ("name", named[quirks.name_match], query.text("Name")),
         ("source_type", "equals", query.choice("SourceType", SOURCE_TYPES, "")),
         ("source_id", "equals", query.text("SourceId")),
         ("created", comparison[quirks.created_filter], created),
@@ -74,6 +87,8 @@ def get_run(service: Service, call: Call) -> str:
     if rendered is None:
         if service.quirks.missing_run == "200":
             return answer_both(call)
+        if service.quirks.missing_run == "500":
+            raise PaiError(500, "InternalServerErrorProblem", "The run cannot be read.")
         raise not_found("Run", call.path["RunId"])
     run = run_answer(rendered, call.request_id, verbose=verbose, non_finite=service.quirks.non_finite)
     return f'{run[:-1]},"requestId":"{call.request_id}"}}'
@@ -86,7 +101,7 @@ def create_run(service: Service, call: Call) -> str:
     run_id = service.account.add_run(
         body.name(),
         experiment_id=body.required("ExperimentId"),
-        labels=body.labels(),
+        labels=body.labels(service.quirks.label_characters),
         params=body.params(),
         source_type=body.choice("SourceType", SOURCE_TYPES),
         source_id=body.text("SourceId"),
@@ -98,7 +113,8 @@ def create_run(service: Service, call: Call) -> str:
 def update_run(service: Service, call: Call) -> str:
     """UpdateRun: what the body does not name stays."""
     body = call.body
-    name, labels, params = body.name(), body.labels(), body.params()
+    labels = body.labels(service.quirks.label_characters)
+    name, params = body.name(), body.params()
     replace = service.quirks.update_labels == "replace"
 
     def edit(run: Run) -> None:
@@ -130,8 +146,9 @@ def delete_run_label(service: Service, call: Call) -> str:
 
 @operation("POST", "runs/{RunId}/metrics/action/log")
 def log_run_metrics(service: Service, call: Call) -> str:
-    """LogRunMetrics; without a Step it is 0, without a Timestamp it is now, in milliseconds."""
-    metrics = call.body.metrics(timestamp=int(service.account.clock.now() * 1000))
+    """LogRunMetrics; without a Step it is 0, without a Timestamp it is now, as the quirk has it."""
+    unit = {"milliseconds": 1000, "seconds": 1, "zero": 0}[service.quirks.metric_timestamp]
+    metrics = call.body.metrics(timestamp=int(service.account.clock.now() * unit))
     service.account.log_metrics(call.path["RunId"], metrics)
     return answer(call)
 

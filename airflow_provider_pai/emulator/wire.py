@@ -150,9 +150,10 @@ def _refusal(error: PaiError, quirks: Quirks, request_id: str, host: str) -> Rep
         "Message": error.message,
         "Recommend": "",
     }
-    if quirks.error_body == "lower":
+    if quirks.error_body in ("lower", "nested"):
         fields = {"requestId": request_id, "code": error.code, "message": error.message}
-    return Reply(error.status, json.dumps(fields).encode())
+    body = {"error": fields} if quirks.error_body == "nested" else fields
+    return Reply(error.status, json.dumps(body).encode())
 
 
 def _instead(fault: Fault, quirks: Quirks, request_id: str, host: str) -> Reply:

@@ -1,0 +1,297 @@
+"""The temporary experiment and runs by which PAI is tried, and how they are removed.
+
+A request that makes something may be carried out although its answer never comes. So everything made has a
+name that nothing else has, and what is removed is looked up in PAI as well as remembered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from airflow_provider_pai import api
+from airflow_provider_pai.api.flow import Flow
+from airflow_provider_pai.api.models import Run, RunPage
+from airflow_provider_pai.conformance import asking
+from airflow_provider_pai.conformance.asking import Answer, Asker, Listing, NotDecidable, short, until
+
+__all__ = ["MOST_PAGES", "PREFIX", "Scene"]
+
+PREFIX = "airflow-provider-pai-conformance-"
+MOST_PAGES = 20
+ENDINGS = "caebd"
+"""How the runs' names end: another order than that of their creation."""
+
+T = TypeVar("T")
+
+
+class Scene(Asker):
+    """What is made in PAI for the checks: nothing before it is asked for, and each thing once."""
+
+    def __init__(self, workspace_id: str | None, artifact_uri: str | None = None) -> None:
+        super().__init__()
+        self.mark = secrets.token_hex(4)
+        self.name = f"{PREFIX}{self.mark}"
+        self.experiment_id: str | None = None
+        self.run_ids: list[str] = []
+        """Runs that were made and not removed."""
+        self.first_run_refused = ""
+        """How PAI refused a run in an experiment that it had just made."""
+        self._workspace_id = workspace_id
+        self._artifact_uri = artifact_uri
+        self._maybe_made = False
+        self._surely_there = False
+        self._made: dict[str, tuple[Any, Exception | None]] = {}
+
+    @classmethod
+    def left_behind(cls, name: str, workspace_id: str | None) -> Scene:
+        """Return the scene that an earlier command made under this name and left, to be removed."""
+        scene = cls(workspace_id)
+        scene.name, scene._maybe_made = name, True
+        return scene
+
+    # --- making -------------------------------------------------------------------------------------------
+
+    def workspace(self) -> Flow[str]:
+        """Return the workspace that is meant, which is PAI's default where none was named."""
+        if self._workspace_id is None:
+            self._workspace_id = yield from self.default_workspace()
+        return self._workspace_id
+
+    def default_workspace(self) -> Flow[str]:
+        """Return PAI's default workspace."""
+        default = yield from self.do(api.get_default_workspace())
+        return default.workspace_id
+
+    def experiment(self) -> Flow[str]:
+        """Make the experiment and return its id; an interruption counts as made."""
+
+        def make() -> Flow[str]:
+            workspace_id = yield from self.workspace()
+            flow = api.create_experiment(
+                self.name, workspace_id=workspace_id, artifact_uri=self._artifact_uri
+            )
+            self._maybe_made = True
+            try:
+                self.experiment_id = yield from self.do(flow)
+            except api.PaiError as error:
+                self._maybe_made = not _surely_refused(error)
+                raise
+            return self.experiment_id
+
+        return (yield from self._once("experiment", make))
+
+    def gone(self) -> Flow[str]:
+        """Make a run and delete it, which shows that what is made can be removed; return its id."""
+
+        def make() -> Flow[str]:
+            yield from self.experiment()
+            run_id, _ = yield from until(self._first_run)
+            if run_id is None:
+                raise NotDecidable(f"CreateRun in the new experiment was refused: {self.first_run_refused}")
+            deleted, waited = yield from until(lambda wait: self._deleted(run_id, wait))
+            if not deleted:
+                raise NotDecidable(f"DeleteRun does not find the run that was made {waited:.0f} s before")
+            return run_id
+
+        return (yield from self._once("gone", make))
+
+    def _deleted(self, run_id: str, wait: float) -> Flow[bool | None]:
+        try:
+            yield from self.do(api.delete_run(run_id), wait=wait)
+        except api.PaiNotFoundError:
+            return None
+        self.run_ids.remove(run_id)
+        return True
+
+    def _first_run(self, wait: float) -> Flow[str | None]:
+        try:
+            return (yield from self._make_run("gone", wait=wait))
+        except api.PaiNotFoundError as error:
+            self.first_run_refused = self.first_run_refused or short(error)
+            return None
+
+    def make_run(
+        self, ending: str, *, labels: dict[str, str], params: dict[str, str] | None = None
+    ) -> Flow[str]:
+        """Make a run, whose name ends so, and return its id."""
+        yield from self.gone()
+        return (yield from self._make_run(ending, labels, params))
+
+    def _make_run(
+        self,
+        ending: str,
+        labels: dict[str, str] | None = None,
+        params: dict[str, str] | None = None,
+        *,
+        wait: float = 0.0,
+    ) -> Flow[str]:
+        experiment_id = yield from self.experiment()
+        name = f"{self.name}-{ending}"
+        flow = api.create_run(experiment_id, name=name, labels=labels or None, params=params or None)
+        run_id = yield from self.do(flow, wait=wait)
+        self._surely_there = True
+        self.run_ids.append(run_id)
+        return run_id
+
+    def runs(self) -> Flow[list[Run]]:
+        """Make five runs and return them as ListRuns shows them, in the order of their creation.
+
+        The first and the second carry ``conformance:<mark>``, and ``part:a`` or ``part:b``; the third
+        ``conformance:<mark>-more``; the others nothing. The first has the params ``{"p": "1"}``.
+
+        :raises NotDecidable: they do not show within a minute.
+        """
+
+        def make() -> Flow[list[Run]]:
+            labels: list[dict[str, str]] = [
+                {"conformance": self.mark, "part": "a"},
+                {"conformance": self.mark, "part": "b"},
+                {"conformance": f"{self.mark}-more"},
+                {},
+                {},
+            ]
+            ids: list[str] = []
+            for ending, carried in zip(ENDINGS, labels, strict=True):
+                params = {} if ids else {"p": "1"}
+                ids.append((yield from self.make_run(ending, labels=carried, params=params)))
+            return (yield from self.shown(ids))
+
+        return (yield from self._once("runs", make))
+
+    def shown(self, ids: list[str]) -> Flow[list[Run]]:
+        """Wait until ListRuns shows these runs, and return them in this order."""
+
+        def look(wait: float) -> Flow[dict[str, Run] | None]:
+            listing = yield from self.listing({}, wait=wait)
+            if listing.error is not None and not isinstance(listing.error, api.PaiNotFoundError):
+                raise listing.error
+            found = {run.run_id: run for run in listing.runs}
+            return found if found.keys() >= set(ids) else None
+
+        found, waited = yield from until(look)
+        if found is None:
+            raise NotDecidable(f"ListRuns does not show the new runs after {waited:.0f} s")
+        return [found[run_id] for run_id in ids]
+
+    def listing(self, query: dict[str, str | None], *, wait: float = 0.0) -> Flow[Listing]:
+        """Walk the runs of the experiment, oldest first, with details, unless ``query`` says otherwise.
+
+        ``None`` leaves a parameter out.
+        """
+        usual: dict[str, str | None] = {
+            "WorkspaceId": (yield from self.workspace()),
+            "ExperimentId": self.experiment_id or (yield from self.experiment()),
+            "Verbose": "true",
+            "OrderBy": "GmtCreateTime ASC",
+        }
+        asked = {name: value for name, value in {**usual, **query}.items() if value is not None}
+        pages: list[Answer[RunPage]] = []
+        tokens: list[str] = []
+        while len(pages) < MOST_PAGES:
+            page = yield from self.list_page(asked, wait=wait)
+            if page.error is not None:
+                return Listing(pages, error=page.error)
+            pages.append(page)
+            token = page.must().next_token
+            if not token or token in tokens:
+                return Listing(pages, repeated=token, whole=not token)
+            tokens.append(token)
+            asked, wait = {**asked, "PageToken": token}, 0.0
+        return Listing(pages)
+
+    def walk(self) -> Flow[Listing]:
+        """Walk the five runs in pages of two, once."""
+
+        def make() -> Flow[Listing]:
+            yield from self.runs()
+            return (yield from self.listing({"MaxResults": "2"}))
+
+        return (yield from self._once("walk", make))
+
+    def _once(self, what: str, make: Callable[[], Flow[T]]) -> Flow[T]:
+        if what not in self._made:
+            try:
+                self._made[what] = (yield from make()), None
+            except (api.PaiError, NotDecidable) as error:
+                # What needs it later goes without, and is no further sign that PAI does not answer.
+                lasting = isinstance(error, api.PaiPermissionError)
+                self._made[what] = None, error if lasting else NotDecidable(str(error))
+                raise
+        value, hindrance = self._made[what]
+        if hindrance is not None:
+            raise hindrance
+        return cast("T", value)
+
+    # --- removing -----------------------------------------------------------------------------------------
+
+    @property
+    def made_something(self) -> bool:
+        """Whether something may be in PAI that was made here."""
+        return self._maybe_made
+
+    @property
+    def left(self) -> str:
+        """What may still be in PAI, in words."""
+        if self.experiment_id is None:
+            return f"perhaps an experiment {self.name} in workspace {self._workspace_id}"
+        runs = f" and its runs {', '.join(self.run_ids)}" if self.run_ids else ""
+        return f"the experiment {self.experiment_id} ({self.name}, workspace {self._workspace_id}){runs}"
+
+    def remove(self) -> Flow[str]:
+        """Remove everything, and return why something is left, or an empty text.
+
+        Tries again for a minute, since PAI may not know yet what it has just made.
+        """
+        problem = ""
+        for pause in asking.PAUSES:
+            if not self._maybe_made:
+                return ""
+            try:
+                yield from self._remove(pause)
+                problem = ""
+            except (api.PaiError, NotDecidable) as error:
+                problem = str(error)
+                if isinstance(error, (api.PaiPermissionError, api.PaiAuthenticationError)):
+                    return problem
+        return problem
+
+    def _remove(self, wait: float) -> Flow[None]:
+        if self.experiment_id is None:
+            workspace_id = yield from self.workspace()
+            named = api.list_experiments(workspace_id=workspace_id, name=self.name)
+            found = yield from self.do(named, wait=wait)
+            if not found:
+                raise NotDecidable("no experiment of this name shows")
+            self.experiment_id, wait = found[0].experiment_id, 0.0
+            self._surely_there = True
+        self.run_ids = yield from self._all_runs(wait)
+        for run_id in list(self.run_ids):
+            with contextlib.suppress(api.PaiNotFoundError):
+                yield from self.do(api.delete_run(run_id))
+            self.run_ids.remove(run_id)
+        try:
+            yield from self.do(api.delete_experiment(self.experiment_id))
+        except api.PaiNotFoundError:
+            if not self._surely_there:
+                raise
+        self._maybe_made = False
+
+    def _all_runs(self, wait: float) -> Flow[list[str]]:
+        """Return the runs of the experiment: those that are remembered, and those whose answer was lost."""
+        try:
+            listed = (yield from self.listing({"Verbose": "false"}, wait=wait)).runs
+        except api.PaiPermissionError:
+            listed = []
+        ours = [run.run_id for run in listed if run.experiment_id == self.experiment_id]
+        return list(dict.fromkeys([*self.run_ids, *ours]))
+
+
+def _surely_refused(error: api.PaiError) -> bool:
+    """Tell whether what was asked was surely not done."""
+    if isinstance(error, api.PaiTransportError):
+        return not error.sent
+    refusals = api.PaiApiError, api.PaiConfigurationError, api.PaiUsageError
+    return isinstance(error, refusals) and not isinstance(error, api.PaiUnavailableError)

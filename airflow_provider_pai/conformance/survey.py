@@ -1,0 +1,55 @@
+"""Put every assumption to PAI, one after another; what goes wrong with one does not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from airflow_provider_pai import api
+from airflow_provider_pai.api.flow import Flow
+from airflow_provider_pai.conformance import answering, filtering, paging, writing
+from airflow_provider_pai.conformance.asking import NotDecidable
+from airflow_provider_pai.conformance.assumptions import DIFFERENT, NOT_DECIDABLE, Assumption, Finding
+from airflow_provider_pai.conformance.scene import Scene
+
+__all__ = ["ASSUMPTIONS", "survey"]
+
+_ALL = [
+    item
+    for module in (paging, filtering, writing, answering)
+    for item in vars(module).values()
+    if isinstance(item, Assumption)
+]
+# How soon an experiment shows can only be asked right after it was made, which the others do too.
+ASSUMPTIONS = sorted(_ALL, key=lambda item: item is not writing.new_experiment)
+MOST_FAULTS = 3
+"""Faults in a row, each after the client's own retries, after which PAI is not asked any more."""
+
+
+def survey(run: Callable[[Flow[Any]], Any], scene: Scene) -> Iterator[tuple[Assumption, Finding]]:
+    """Yield what is found for each assumption.
+
+    :raises PaiAuthenticationError: the key is not accepted, or no longer.
+    :raises PaiError: PAI does not answer.
+    """
+    faults = 0
+    for assumption in ASSUMPTIONS:
+        try:
+            finding: Finding = run(assumption.check(scene))
+            faults = 0
+        except NotDecidable as error:
+            finding = Finding(NOT_DECIDABLE, str(error))
+        except api.PaiAuthenticationError:
+            raise
+        except api.PaiPermissionError as error:
+            finding = Finding(NOT_DECIDABLE, f"no permission for {error.action}")
+        except api.PaiError as error:
+            faults += error.transient
+            if faults == MOST_FAULTS:
+                raise
+            unreadable = isinstance(error, api.PaiResponseError) and not error.transient
+            finding = Finding(DIFFERENT if unreadable else NOT_DECIDABLE, str(error))
+        except Exception as error:  # nobody has seen all that PAI answers: a surprise stops no other check
+            unforeseen = f"unforeseen, please report it: {type(error).__name__}: {error}"
+            finding = Finding(NOT_DECIDABLE, unforeseen)
+        yield assumption, finding

@@ -1,0 +1,208 @@
+"""What is assumed about experiments, labels and metrics that are written."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from airflow_provider_pai import api
+from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request
+from airflow_provider_pai.api.models import Experiment, MaybeRun, Metric
+from airflow_provider_pai.api.parameters import pairs, path, write
+from airflow_provider_pai.conformance.asking import Answer, NotDecidable, until
+from airflow_provider_pai.conformance.assumptions import Finding, as_assumed, assumption, different
+from airflow_provider_pai.conformance.scene import Scene
+
+__all__ = [
+    "label_characters",
+    "late_labels",
+    "metric_timestamp",
+    "nan",
+    "new_experiment",
+    "update_run",
+]
+
+LABELS = {
+    "letters of any script": ("ключ", "值-é"),
+    "spaces": ("a key", "a value"),
+    "colons": ("a:b", "c:d"),
+    "signs": ("a/b.c@d", "+-_#%&?"),
+    "128 bytes": ("k" * 128, "v" * 128),
+}
+"""What the provider lets through."""
+MORE_LABELS = {"=": ("a=b", "c=d"), ",": ("a,b", "c,d"), "129 bytes": ("k" * 129, "v" * 129)}
+"""What the provider refuses."""
+
+
+@assumption(
+    "How soon is a new experiment visible?",
+    assumed="Within a minute; until then `get_experiment` says `PaiNotFoundError`. "
+    "`create_run` does not wait for it.",
+    setting="Give the task that creates it, and the one that adds its first run, `retries`.",
+)
+def new_experiment(scene: Scene) -> Flow[Finding]:
+    """Make an experiment, make a run in it at once, and ask for it until it shows."""
+    experiment_id = yield from scene.experiment()
+    yield from scene.gone()
+
+    def look(wait: float) -> Flow[bool | None]:
+        request = Request(action="GetExperiment", path=path("experiments", experiment_id))
+        try:
+            answer = yield from scene.ask(request, Experiment, wait=wait)
+        except api.PaiUnavailableError:
+            return None  # as the Terraform provider has seen it (FACTS 4)
+        if answer.error is not None and not isinstance(answer.error, api.PaiNotFoundError):
+            raise answer.error
+        return None if answer.error is not None else True
+
+    seen, waited = yield from until(look)
+    if scene.first_run_refused:
+        return different(f"at first CreateRun is refused: {scene.first_run_refused}")
+    if not seen:
+        return different(f"not within {waited:.0f} s")
+    return as_assumed(f"after {waited:.0f} s" if waited else "at once")
+
+
+@assumption(
+    "Which characters may a label have?",
+    assumed="All but `=` and `,`, in 128 bytes. Others are refused before a request.",
+    setting="Name labels without what PAI refuses.",
+)
+def label_characters(scene: Scene) -> Flow[Finding]:
+    """Set labels of each kind, and see whether they come back as they were."""
+    *_, run, _ = yield from scene.runs()
+
+    def taken(labels: dict[str, str]) -> Flow[bool]:
+        request = write("PUT", "UpdateRun", path("runs", run.run_id), {"Labels": pairs(labels)})
+        answer = yield from scene.ask(request, Acknowledgement)
+        return answer.error is None
+
+    more = []
+    for kind, (key, value) in MORE_LABELS.items():
+        if (yield from taken({key: value})):
+            more.append(kind)
+    wanted = dict(LABELS.values())
+    if not (yield from taken(wanted)):
+        refused = []
+        for kind, (key, value) in LABELS.items():
+            if not (yield from taken({key: value})):
+                refused.append(kind)
+        return different(f"refused: {', '.join(refused) or 'only several together'}")
+
+    def look(wait: float) -> Flow[bool | None]:
+        answer = yield from scene.get_run(run.run_id, wait=wait)
+        return True if wanted.items() <= answer.must().labels.items() else None
+
+    kept, _ = yield from until(look)
+    if not kept:
+        return different("some labels come back changed, or not at all")
+    return as_assumed("; ".join([f"taken: {', '.join(LABELS)}", *[f"even {kind}" for kind in more]]))
+
+
+@assumption(
+    "Does `UpdateRun` merge labels and params, or replace them?",
+    assumed="Nothing: `set_run_labels` reads first and sends the whole set.",
+    setting="`update_run` sends what it is given.",
+)
+def update_run(scene: Scene) -> Flow[Finding]:
+    """Change one of two labels and one of two params."""
+    before, after = {"kept": "1", "changed": "1"}, {"changed": "2"}
+    run_id = yield from scene.make_run("updated", labels=before, params=before)
+    yield from scene.do(api.update_run(run_id, labels=after, params=after))
+
+    def look(wait: float) -> Flow[MaybeRun | None]:
+        run = (yield from scene.get_run(run_id, wait=wait)).must()
+        return run if run.labels.get("changed") == run.params.get("changed") == "2" else None
+
+    run, waited = yield from until(look)
+    if run is None:
+        return different(f"neither: what UpdateRun sends does not show after {waited:.0f} s")
+    labels, params = ("merged" if "kept" in held else "replaced" for held in (run.labels, run.params))
+    return as_assumed(f"labels are {labels}, params are {params}")
+
+
+@assumption(
+    "Is a label that was set later found by `ListRuns`?",
+    assumed="Yes; nothing relies on creation time alone.",
+    setting="Label runs when they are created.",
+)
+def late_labels(scene: Scene) -> Flow[Finding]:
+    """Label a run that had no labels, and list until it is found."""
+    other, *_, run = yield from scene.runs()
+    yield from scene.do(api.update_run(run.run_id, labels={"late": scene.mark}))
+
+    def look(wait: float) -> Flow[bool | None]:
+        listing = (yield from scene.listing({"Labels": f"late:{scene.mark}"}, wait=wait)).must()
+        if other.run_id in listing.ids:
+            raise NotDecidable("runs without the label are found too: see label_filter")
+        return True if run.run_id in listing.ids else None
+
+    found, waited = yield from until(look)
+    if not found:
+        return different(f"not found after {waited:.0f} s")
+    return as_assumed(f"found after {waited:.0f} s" if waited else "found at once")
+
+
+def _log(scene: Scene, run_id: str, metric: dict[str, Any]) -> Flow[Answer[Acknowledgement]]:
+    target = f"{path('runs', run_id)}/metrics/action/log"
+    body = {"Metrics": [metric]}
+    return scene.ask(write("POST", "LogRunMetrics", target, body), Acknowledgement)
+
+
+def _logged(scene: Scene, run_id: str, key: str) -> Flow[tuple[dict[str, Any], Answer[MaybeRun]]]:
+    """Return a metric as GetRun writes it, and that answer."""
+
+    def look(wait: float) -> Flow[tuple[dict[str, Any], Answer[MaybeRun]] | None]:
+        answer = yield from scene.get_run(run_id, wait=wait)
+        answer.must()
+        metrics = answer.fields.get("Metrics") or []
+        return next(((metric, answer) for metric in metrics if metric.get("Key") == key), None)
+
+    found, waited = yield from until(look)
+    if found is None:
+        raise NotDecidable(f"PAI took the metric, and does not show it after {waited:.0f} s")
+    return found
+
+
+@assumption(
+    "How does NaN travel?",
+    assumed="As a bare word, as text, or as null. Refused when logging, since JSON has no NaN.",
+    setting="Log finite values only: a gate would take what is shown for the value.",
+)
+def nan(scene: Scene) -> Flow[Finding]:
+    """Log NaN as text, as other clients may, and read it back."""
+    *_, run = yield from scene.runs()
+    answer = yield from _log(scene, run.run_id, {"Key": "nan", "Value": "NaN", "Step": 0})
+    if answer.error is not None:
+        return as_assumed(f"refused as text: {answer.refusal}")
+    metric, _ = yield from _logged(scene, run.run_id, "nan")
+    value = metric.get("Value")
+    if not math.isnan(msgspec.convert(metric, Metric).value):
+        return different(f"it comes back as {value!r}")
+    spelling = {str: "as text", float: "as a bare word"}.get(type(value), "as null")
+    return as_assumed(f"comes back {spelling}")
+
+
+@assumption(
+    "What unit has a metric's `Timestamp`?",
+    assumed="Nothing: passed on as it is given; left out by default.",
+    setting="Where PAI gives none by itself: `log_run_metrics(timestamp=…)`.",
+)
+def metric_timestamp(scene: Scene) -> Flow[Finding]:
+    """Log a metric without a time, and compare what comes back with PAI's clock."""
+    *_, run = yield from scene.runs()
+    answer = yield from _log(scene, run.run_id, {"Key": "timed", "Value": 1.5})
+    if answer.error is not None:
+        return different(f"a metric without one is refused: {answer.refusal}")
+    metric, shown = yield from _logged(scene, run.run_id, "timed")
+    timestamp = metric.get("Timestamp")
+    if not timestamp:
+        return different(f"PAI gives none by itself: {timestamp!r}")
+    date = shown.response.date
+    now = date.timestamp() if date is not None else shown.response.received_at
+    units = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+    day = 86_400
+    unit = next((name for name, per in units.items() if abs(timestamp / per - now) < day), None)
+    return as_assumed(f"{unit} since 1970" if unit else f"unknown: {timestamp}")

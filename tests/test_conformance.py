@@ -1,0 +1,548 @@
+"""First contact with PAI: what is found in every setting of the emulator, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+from airflow_db import SECRET  # before anything of Airflow
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_pai.conformance.__main__ import main
+from airflow_provider_pai.conformance.survey import ASSUMPTIONS
+from airflow_provider_pai.emulator import Fault, PaiEmulator, Quirks
+
+ROOT = Path(__file__).parent.parent
+NAMES = [assumption.name for assumption in ASSUMPTIONS]
+ALWAYS_OPEN = {"throttling", "console_page"}
+
+WHOLE_NUMBERS = {"max_results": [1, 3, 1000], "hidden_experiment": [2, 10**6]}
+"""The values that are tried of quirks that are numbers."""
+CHANGED = {
+    ("page_token", "repeated"): {"token_repeats"},
+    ("total_count", "absent"): {"total_count"},
+    ("labels_filter", "ignored"): {"label_filter"},
+    ("label_characters", "narrow"): {"label_characters"},
+    ("late_labels", "lost"): {"late_labels"},
+    ("name_match", "never"): {"name_match"},
+    ("order", "ignored"): {"order_by"},
+    ("verbose", "never"): {"verbose"},
+    ("default_workspace", "required"): {"default_workspace"},
+    ("missing_run", "500"): {"missing_run"},
+    ("hidden_experiment", 10**6): {"new_experiment"},
+    ("error_body", "nested"): {"error_body"},
+    ("non_finite", "zero"): {"nan"},
+    ("metric_timestamp", "zero"): {"metric_timestamp"},
+}
+"""Which assumptions a quirk makes different; no other does."""
+
+
+SEEN = {
+    ("page_token", "offset"): ("page_token", "offset (2, 4), number; at the end 0"),
+    ("page_token", "index"): ("page_token", "page index (1, 2), number; at the end 0"),
+    ("token_type", "string"): ("page_token", "offset (2, 4), text; at the end '0'"),
+    ("last_token", "absent"): ("page_token", "offset (2, 4), number; at the end no token"),
+    ("last_token", "null"): ("page_token", "offset (2, 4), number; at the end None"),
+    ("empty_pages", "between"): ("empty_pages", "2 of 5 pages are empty"),
+    ("empty_pages", "last"): ("empty_pages", "1 of 4 pages are empty"),
+    ("name_match", "exact"): ("name_match", "exactly"),
+    ("name_match", "fuzzy"): ("name_match", "in part"),
+    ("label_split", "first"): ("label_colons", "at the first colon"),
+    ("label_split", "last"): ("label_colons", "at the last colon"),
+    ("labels_filter", "ignored"): ("label_colons", "in both ways"),
+    ("label_characters", "narrow"): ("label_colons", "PAI refuses such labels: InvalidParameter"),
+    ("label_characters", "any"): (
+        "label_characters",
+        "taken: letters of any script, spaces, colons, signs, 128 bytes; even =; even ,; even 129 bytes",
+    ),
+    ("created_filter", "exact"): ("gmt_create_time", "exactly"),
+    ("created_filter", "since"): ("gmt_create_time", "since"),
+    ("created_filter", "prefix"): ("gmt_create_time", "as a prefix"),
+    ("created_filter", "ignored"): ("gmt_create_time", "ignored"),
+    ("verbose", "always"): ("verbose", "they come with true, and with false, and with nothing said"),
+    ("verbose", "honoured"): ("verbose", "they come with true alone"),
+    ("update_labels", "replace"): ("update_run", "labels are replaced, params are replaced"),
+    ("update_labels", "merge"): ("update_run", "labels are merged, params are merged"),
+    ("hidden_experiment", 2): ("new_experiment", "after 0 s"),
+    ("missing_run", "200"): ("missing_run", "HTTP 200 without a name"),
+    ("error_body", "lower"): ("error_body", "HTTP 404 JSON with code, ExperimentNotFound"),
+    ("error_body", "xml"): ("error_body", "HTTP 404 XML, ExperimentNotFound"),
+    ("non_finite", "string"): ("nan", "comes back as text"),
+    ("non_finite", "literal"): ("nan", "comes back as a bare word"),
+    ("non_finite", "null"): ("nan", "comes back as null"),
+    ("metric_timestamp", "milliseconds"): ("metric_timestamp", "milliseconds since 1970"),
+    ("metric_timestamp", "seconds"): ("metric_timestamp", "seconds since 1970"),
+    ("order", "honoured"): (
+        "order_by",
+        "honoured; by default newest first, without a direction oldest first",
+    ),
+}
+"""What is told in a setting of the emulator, beside the verdict."""
+
+
+def choices(quirk: str) -> list[Any]:
+    hint = get_type_hints(Quirks)[quirk]
+    return list(get_args(hint)) if get_origin(hint) is Literal else WHOLE_NUMBERS[quirk]
+
+
+QUIRKS = {field.name: choices(field.name) for field in dataclasses.fields(Quirks)}
+USUAL = Quirks().as_dict()
+UNUSUAL = [(quirk, value) for quirk, values in QUIRKS.items() for value in values if value != USUAL[quirk]]
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for nothing that an emulator in this process does at once."""
+    monkeypatch.setattr("airflow_provider_pai.conformance.asking.PACE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_pai.conformance.asking.PAUSES", (0.0, 0.001, 0.001))
+    monkeypatch.setattr("airflow_provider_pai.api.flow.BACKOFF_SECONDS", 0.001)
+
+
+@dataclasses.dataclass
+class Told:
+    """What the command said."""
+
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def found(self) -> dict[str, tuple[str, str]]:
+        """Verdict and what was seen, by name."""
+        lines = re.findall(r"^(\w+) +(as assumed|different|not decidable) +(.*)$", self.output, re.MULTILINE)
+        assert len({name for name, _, _ in lines}) == len(lines)
+        return {name: (verdict, seen) for name, verdict, seen in lines}
+
+    def named(self, verdict: str) -> set[str]:
+        """The assumptions of a verdict."""
+        return {name for name, (its, _) in self.found.items() if its == verdict}
+
+
+@pytest.fixture
+def ask(pai_emulator: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
+    """Run the command against the emulator in this process; nothing of it may be left there."""
+    monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", pai_emulator.connection_uri)
+
+    def run(*arguments: str, leaves: bool = False) -> Told:
+        before = pai_emulator.runs(), experiments(pai_emulator)
+        told = Told(main(list(arguments)), *capsys.readouterr())
+        assert SECRET not in told.output + told.errors
+        assert ((pai_emulator.runs(), experiments(pai_emulator)) != before) == leaves
+        return told
+
+    return run
+
+
+def experiments(emulator: PaiEmulator) -> list[str]:
+    return [body["ExperimentId"] for body in emulator.state.experiments(emulator.workspace_id)]
+
+
+# --- what is found ----------------------------------------------------------------------------------------
+
+
+def test_everything_is_as_assumed(ask: Any, pai_emulator: Any) -> None:
+    told = ask()
+    assert told.status == 0
+    assert list(told.found) == NAMES
+    assert told.named("not decidable") == ALWAYS_OPEN
+    assert told.named("different") == set()
+    for quirk, value in USUAL.items():
+        name, seen = SEEN.get((quirk, value), ("console_page", told.found["console_page"][1]))
+        assert told.found[name][1] == seen
+    assert f"{pai_emulator.url}, workspace 145883;" in told.output
+    assert "23 assumptions: 21 as assumed, 0 different, 2 not decidable." in told.output
+    assert re.fullmatch(r"Removed airflow-provider-pai-conformance-\w{8}, with its runs.\n", told.errors)
+
+
+def test_it_asks_for_little(ask: Any, pai_emulator: Any) -> None:
+    ask()
+    counts = pai_emulator.request_counts
+    assert counts["ListRuns"] <= 30
+    assert sum(counts.values()) <= 70
+
+
+def test_a_new_experiment_is_asked_for_at_once(ask: Any, pai_emulator: Any) -> None:
+    ask()
+    first = [request.action for request in pai_emulator.requests][:5]
+    assert first == ["ListRuns", "CreateExperiment", "CreateRun", "DeleteRun", "GetExperiment"]
+
+
+@pytest.mark.parametrize(("quirk", "value"), UNUSUAL)
+def test_each_quirk_changes_what_it_should(ask: Any, pai_emulator: Any, quirk: str, value: Any) -> None:
+    setattr(pai_emulator.quirks, quirk, value)
+    told = ask()
+    expected = CHANGED.get((quirk, value), set())
+    assert list(told.found) == NAMES
+    assert told.named("different") == expected
+    assert told.status == (1 if expected else 0)
+    if (quirk, value) in SEEN:
+        name, seen = SEEN[quirk, value]
+        assert told.found[name][1] == seen
+    for name in expected:
+        (assumption,) = (assumption for assumption in ASSUMPTIONS if assumption.name == name)
+        assert f"assumed: {assumption.assumed}\n" in told.output
+        assert f"setting: {assumption.setting}\n" in told.output
+
+
+def test_the_tables_speak_of_quirks_that_there_are() -> None:
+    assert all(value in QUIRKS[quirk] for quirk, value in (*CHANGED, *SEEN))
+
+
+@given(st.fixed_dictionaries({quirk: st.sampled_from(values) for quirk, values in QUIRKS.items()}))
+@settings(max_examples=12)
+def test_it_comes_to_its_end_whatever_pai_does(quirks: dict[str, Any]) -> None:
+    with (
+        PaiEmulator(quirks=Quirks(**quirks)) as emulator,
+        pytest.MonkeyPatch.context() as monkeypatch,
+    ):
+        monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", emulator.connection_uri)
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            assert main([]) in (0, 1)
+        assert "unforeseen" not in output.getvalue()
+        assert (emulator.runs(), experiments(emulator)) == ([], [])
+
+
+def test_a_page_that_is_too_large(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.add_runs(150)
+    assert ask().found["page_size"] == (
+        "as assumed",
+        "100: taken; 1000, 1001: fewer runs come; the longest page had 100 runs",
+    )
+    pai_emulator.quirks.max_results_rule = "refuse"
+    assert ask().found["page_size"][1].startswith("100: taken; 1000, 1001: refused;")
+    pai_emulator.quirks.max_results = 50
+    told = ask()
+    assert (told.status, told.found["page_size"]) == (1, ("different", "100 is refused, 50 is taken"))
+
+
+def test_other_peoples_runs_disturb_nothing_and_stay(ask: Any, pai_emulator: Any) -> None:
+    labels = {"conformance": "other", "part": "a", "late": "other"}
+    pai_emulator.add_runs(30, name=lambda index: f"run-{index}", labels=labels)
+    pai_emulator.add_experiment("airflow-provider-pai-conformance-00000000")
+    told = ask()
+    assert told.status == 0
+    assert told.named("not decidable") == ALWAYS_OPEN
+
+
+def test_a_clock_that_goes_wrong_changes_nothing(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.clock_offset = 40_000.0
+    told = ask()
+    assert told.named("not decidable") == ALWAYS_OPEN
+    assert told.found["metric_timestamp"][1] == "milliseconds since 1970"
+
+
+FAULTS = {
+    "page_token": (Fault("patch", "ListRuns", after=2, fields={"NextPageToken": 0}), "3 of 5 runs are lost"),
+    "update_run": (Fault("body", "UpdateRun", after=4, body="{}"), "neither: what UpdateRun sends does not"),
+    "new_experiment": (
+        Fault("error", "CreateRun", status=404, code="NotFoundErrorProblem"),
+        "at first CreateRun is refused: HTTP 404 NotFoundErrorProblem",
+    ),
+    "metric_timestamp": (
+        Fault("error", "LogRunMetrics", after=1, status=400, code="MissingTimestamp"),
+        "a metric without one is refused: HTTP 400 MissingTimestamp",
+    ),
+    "missing_run": (Fault("error", "GetRun", after=4, status=400, code="InvalidRun"), "HTTP 400 InvalidRun"),
+}
+"""What only one spoilt answer shows, since no setting of the emulator does."""
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_no_quirk_shows(ask: Any, pai_emulator: Any, name: str) -> None:
+    fault, seen = FAULTS[name]
+    pai_emulator.inject(fault)
+    told = ask()
+    assert told.status == 1
+    assert told.named("different") == {name}
+    assert told.found[name][1].startswith(seen)
+
+
+def test_what_can_be_different_has_been_seen_different() -> None:
+    seen = {name for names in CHANGED.values() for name in names} | set(FAULTS) | {"page_size"}
+    never = {"empty_pages", "token_or_number", "gmt_create_time", "label_colons"}  # handled, whatever it is
+    assert seen | never | ALWAYS_OPEN == set(NAMES)
+
+
+def test_an_answer_that_cannot_be_read_is_different(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.inject("patch", action="GetDefaultWorkspace", fields={"WorkspaceId": 145883})
+    told = ask()
+    assert told.named("different") == {"default_workspace"}
+    seen = told.found["default_workspace"][1]
+    assert seen.startswith("GetDefaultWorkspace: the answer is not what the API page promises")
+
+
+def test_an_answer_that_surprises_stops_no_other(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.inject("patch", action="ListRuns", after=10, fields={"Runs": [{"RunId": "run-1"}]})
+    told = ask()
+    assert told.status == 0
+    assert told.found["gmt_create_time"][1] == "unforeseen, please report it: KeyError: 'GmtCreateTime'"
+    assert told.named("not decidable") == ALWAYS_OPEN | {"gmt_create_time"}
+
+
+def test_runs_that_never_show_leave_most_open(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.inject("patch", action="ListRuns", times=None, fields={"Runs": []})
+    told = ask()
+    assert told.status == 0
+    assert told.found["page_token"][1].startswith("ListRuns does not show the new runs after ")
+    assert told.found["missing_run"][0] == told.found["error_body"][0] == "as assumed"
+
+
+def test_throttling_is_told_where_it_is_met(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.quirks.throttle_status = 429
+    pai_emulator.inject("throttle", action="GetRun", retry_after_ms=7)
+    told = ask()
+    assert told.status == 0
+    assert told.found["throttling"] == ("as assumed", "met by chance: HTTP 429, retry after 7 ms")
+
+
+# --- what PAI does not let this key do, or does not do at all ---------------------------------------------
+
+
+WITHOUT = {
+    "UpdateRun": {"label_characters", "update_run", "late_labels"},
+    "LogRunMetrics": {"nan", "metric_timestamp"},
+    "GetRun": {"update_run", "nan", "metric_timestamp", "missing_run", "label_characters"},
+    "GetExperiment": {"new_experiment"},
+    "GetDefaultWorkspace": {"default_workspace"},
+    "CreateExperiment": set(NAMES) - {"page_size", "error_body", "default_workspace"},
+    "CreateRun": set(NAMES) - {"page_size", "error_body", "default_workspace"},
+}
+
+
+@pytest.mark.parametrize("action", WITHOUT)
+def test_a_narrow_policy_leaves_the_rest_decidable(ask: Any, pai_emulator: Any, action: str) -> None:
+    pai_emulator.add_run("other")
+    pai_emulator.inject("error", action=action, times=None)
+    told = ask()
+    assert told.status == 0
+    assert told.named("not decidable") == WITHOUT[action] | ALWAYS_OPEN
+    for name in WITHOUT[action] - ALWAYS_OPEN:
+        assert told.found[name][1] == f"no permission for {action}"
+
+
+KINDS = ["throttle", "server_error", "error", "html", "reset", "reset_after", "truncate"]
+PLACES = [("CreateExperiment", 0), ("CreateRun", 3), ("ListRuns", 6), ("UpdateRun", 2), ("DeleteRun", 2)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_midway_leaves_nothing(ask: Any, pai_emulator: Any, kind: str) -> None:
+    pai_emulator.quirks.experiment_with_runs = "refused"  # else a forgotten run would go unnoticed
+    for action, after in PLACES:
+        if (kind, action) == ("error", "DeleteRun"):
+            continue  # what may not be removed is left: another test's
+        pai_emulator.inject(Fault(kind, action, after=after))
+        told = ask()
+        assert list(told.found) == NAMES
+        # Where nobody knows whether the experiment was made, and it does not show, it is named for safety.
+        perhaps = "NOT REMOVED: perhaps an experiment airflow-provider-pai-conformance-" in told.errors
+        assert perhaps == (action == "CreateExperiment" and kind in ("server_error", "html", "reset"))
+        assert told.status == (2 if perhaps else 0)
+
+
+def test_it_gives_up_where_pai_is_gone(ask: Any, pai_emulator: Any) -> None:
+    for action in ("GetRun", "LogRunMetrics", "UpdateRun"):
+        pai_emulator.inject("server_error", action=action, times=None)
+    told = ask()
+    assert told.status == 2
+    assert "Given up: PaiUnavailableError: UpdateRun: ServiceUnavailable" in told.errors
+
+
+def test_what_cannot_be_removed_is_told(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.inject("error", action="DeleteRun", times=None)
+    told = ask(leaves=True)
+    assert told.status == 2
+    (run,) = pai_emulator.runs()  # nothing more was made once this was known
+    assert f"NOT REMOVED: the experiment {run['ExperimentId']} (" in told.errors
+    assert f"and its runs {run['RunId']}, because: DeleteRun: NoPermission" in told.errors
+    pai_emulator.clear_faults()
+    told = ask(*remedy(told), leaves=True)
+    assert (told.status, told.found) == (0, {})
+    assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
+
+
+def remedy(told: Told) -> list[str]:
+    """The arguments by which the command says that what is left is removed."""
+    return told.errors.strip().rpartition("add to this command: ")[2].split()
+
+
+def test_nothing_else_is_removed(ask: Any, pai_emulator: Any, capsys: Any) -> None:
+    pai_emulator.add_run(experiment_id=pai_emulator.add_experiment("precious"))
+    with pytest.raises(SystemExit):
+        main(["--remove", "precious"])
+    assert "their names begin with airflow-provider-pai-conformance-" in capsys.readouterr().err
+    told = ask("--remove", "airflow-provider-pai-conformance-00000000")
+    assert told.status == 2
+    assert "because: no experiment of this name shows" in told.errors
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"password": "wrong-secret"},
+            "PaiAuthenticationError: ListRuns: SignatureDoesNotMatch",
+        ),
+        (
+            {"host": "http://127.0.0.1:9"},
+            "PaiTransportError: ListRuns: no answer from 127.0.0.1:9",
+        ),
+        (
+            {"host": "", "extra": "{}"},
+            "PaiConfigurationError: The connection 'pai_default' has",
+        ),
+        (
+            {"conn_type": "http"},
+            "PaiConfigurationError: The connection 'pai_default' is of type",
+        ),
+    ],
+)
+def test_a_connection_that_is_wrong(
+    pai_emulator: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, fields: Any, message: str
+) -> None:
+    good = {"conn_type": "pai", "login": "emulator", "password": SECRET, "host": pai_emulator.url}
+    monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", json.dumps({**good, **fields}))
+    assert main([]) == 2
+    output, errors = capsys.readouterr()
+    assert errors.startswith(f"Cannot begin: {message}")
+    assert "secret" not in (output + errors).replace("its secret", "")
+    assert "CreateExperiment" not in pai_emulator.request_counts
+
+
+def test_without_a_workspace_it_uses_the_default_one(
+    ask: Any, pai_emulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = pai_emulator.connection_uri.partition("&workspace_id")[0]
+    monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", uri)
+    for value in QUIRKS["default_workspace"]:
+        pai_emulator.quirks.default_workspace = value
+        told = ask()
+        assert "the default workspace;" in told.output
+        assert told.named("not decidable") == ALWAYS_OPEN
+        assert told.status == (value == "required")
+
+
+def test_another_workspace_and_an_artifact_uri(ask: Any, pai_emulator: Any) -> None:
+    told = ask("--workspace-id", "145884", "--artifact-uri", "oss://bucket/path", "--conn-id", "pai_default")
+    assert told.status == 0
+    assert told.found["default_workspace"] == ("not decidable", "the default workspace 145883 holds no runs")
+    told = ask("--artifact-uri", "https://bucket/path")
+    assert "CreateExperiment: InvalidParameter: The parameter ArtifactUri" in told.found["page_token"][1]
+
+
+# --- interruptions ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signals(pai_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Send a process signals while some requests are on their way: ``{(action, count): signal}``."""
+    pai_emulator.quirks.experiment_with_runs = "refused"  # else a forgotten run would go unnoticed
+    # A request that is on its way is still carried out, so what it makes shows a moment later.
+    monkeypatch.setattr("airflow_provider_pai.conformance.asking.PAUSES", (0.0, 0.1, 0.5, 5.0))
+
+    def send(wanted: dict[tuple[str, int], int], process: int = os.getpid()) -> None:
+        def requested(action: str, count: int) -> None:
+            if (number := wanted.pop((action, count), None)) is not None:
+                os.kill(process, number)
+
+        pai_emulator.clear_requests()
+        pai_emulator.before_request(requested)
+
+    return send
+
+
+POINTS = {
+    signal.SIGINT: [("CreateExperiment", 1), ("ListRuns", 2), ("ListRuns", 9), ("UpdateRun", 1)],
+    signal.SIGTERM: [("CreateExperiment", 1), ("CreateRun", 6), ("ListRuns", 28), ("LogRunMetrics", 2)],
+    signal.SIGHUP: [("CreateRun", 1), ("DeleteRun", 1), ("ListRuns", 20), ("GetExperiment", 1)],
+}
+"""When each signal comes. The request is carried out, and its answer never read."""
+
+
+@pytest.mark.parametrize("number", POINTS)
+def test_an_interruption_leaves_nothing(ask: Any, signals: Any, number: signal.Signals) -> None:
+    for point in POINTS[number]:
+        signals({point: number})
+        told = ask()
+        assert told.status == 128 + number
+        assert len(told.found) < len(NAMES)
+        assert told.errors.startswith("Interrupted: removing what was made; once more leaves it.\nRemoved ")
+
+
+def test_the_first_signal_does_not_stop_the_removal(ask: Any, signals: Any) -> None:
+    signals({("DeleteRun", 4): signal.SIGTERM})
+    told = ask()
+    assert (told.status, list(told.found)) == (0, NAMES)
+
+
+def test_the_second_signal_leaves_what_is_left_and_says_so(ask: Any, signals: Any, pai_emulator: Any) -> None:
+    signals({("ListRuns", 12): signal.SIGINT, ("DeleteRun", 3): signal.SIGINT})
+    told = ask(leaves=True)
+    assert told.status == 2
+    assert "because: interrupted" in told.errors
+    assert experiments(pai_emulator)[0] in told.errors
+    left = pai_emulator.runs()
+    assert left
+    assert all(run["RunId"] in told.errors for run in left)
+    assert ask(*remedy(told), leaves=True).status == 0
+    assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_needs_no_database_and_can_be_interrupted(
+    pai_emulator: Any, signals: Any, tmp_path: Path, number: signal.Signals
+) -> None:
+    environment = {**os.environ, "AIRFLOW_CONN_PAI_DEFAULT": pai_emulator.connection_uri}
+    # Another test of this session may have made the database of this process's home.
+    environment |= {"AIRFLOW_HOME": str(tmp_path / "airflow"), "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "airflow_provider_pai.conformance", "--conn-id", "pai_default"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    ) as process:
+        signals({("CreateRun", 4): number}, process.pid)
+        try:
+            told = Told(0, *process.communicate(timeout=100))
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number
+    assert told.errors.startswith("Interrupted: ")
+    assert "Traceback" not in told.errors
+    assert SECRET not in told.output + told.errors
+    assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
+
+
+# --- the documents ------------------------------------------------------------------------------------------
+
+
+def test_the_document_and_the_checks_are_the_same_list() -> None:
+    text = (ROOT / "docs" / "fidelity.md").read_text("utf-8")
+    table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert table is not None
+    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table[0].splitlines()[2:]]
+    documented = [(name, question, assumed, setting) for name, question, _, assumed, setting in rows]
+    assert documented == [(f"`{it.name}`", it.question, it.assumed, it.setting) for it in ASSUMPTIONS]
+
+
+def test_the_sample_in_the_document_is_what_the_command_says(ask: Any) -> None:
+    text = (ROOT / "docs" / "conformance.md").read_text("utf-8")
+    sample = text.partition("```text\n")[2].partition("```")[0]
+
+    def alike(output: str) -> str:
+        return re.sub(r"127\.0\.0\.1:\d+|conformance-\w{8}", "…", output)
+
+    output = ask().output
+    assert alike(sample) == alike(output[output.index("http://") :])  # Airflow 2 logs here too
