@@ -88,8 +88,9 @@ def _credentials(connection: AnyConnection, extra: Mapping[str, Any], region: st
         key_id, secret = extra.get("access_key_id") or key_id, extra.get("access_key_secret") or secret
     fields = {name: extra.get(name) for name in CREDENTIAL_FIELDS if not name.startswith("access_key")}
     kind = str(extra.get("credential_type") or ("sts" if fields["security_token"] else "access_key"))
-    if region and not fields["sts_endpoint"] and "sts_endpoint" in KINDS.get(kind, KINDS["default"]).takes:
-        fields["sts_endpoint"] = _service("sts", region, extra)
+    if not fields["sts_endpoint"] and "sts_endpoint" in KINDS.get(kind, KINDS["default"]).takes:
+        # Always one: left out, the library would ask environment variables for it.
+        fields["sts_endpoint"] = _service("sts", region, extra) if region else "sts.aliyuncs.com"
     try:
         return credential_source(kind, {"access_key_id": key_id, "access_key_secret": secret, **fields})
     except PaiConfigurationError as error:
@@ -102,6 +103,10 @@ def _service(name: str, region: str, extra: Mapping[str, Any]) -> str:
 
 def _endpoint(connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> str:
     address = _bracketed((connection.host or "").strip())
+    if "@" in address:
+        raise PaiConfigurationError(
+            f"The host of {connection.conn_id!r} holds a login; enter it in the fields of login and password."
+        )
     if not address:
         return f"https://{_service('aiworkspace', _known(region, connection), extra)}"
     try:

@@ -46,7 +46,8 @@ Answer = tuple[int, Any]
 class CredentialServices:
     """Issues temporary AccessKeys, each of which the local PAI accepts until it expires.
 
-    ``lifetime`` is how long in seconds; clients renew 15 minutes before. ``fail`` answers in place of all.
+    ``lifetime`` is how long in seconds; clients renew 15 minutes before. ``fail`` answers every request whose
+    target begins with ``failing``.
     """
 
     def __init__(self, pai: Any, sts: str, plain: str) -> None:
@@ -54,6 +55,7 @@ class CredentialServices:
         self.plain = plain
         self.lifetime = 3600.0
         self.fail: Answer | None = None
+        self.failing = ""
         self.delay = 0.0
         self.asked: list[str] = []
         self.issued: list[dict[str, str]] = []
@@ -68,7 +70,7 @@ class CredentialServices:
         what = query.get("Action") or f"{method} {target.partition('?')[0]}"
         self.asked.append(what)
         time.sleep(self.delay)
-        if self.fail is not None:
+        if self.fail is not None and target.startswith(self.failing):
             return self.fail
         if target.startswith(METADATA):
             return self._metadata(method, target.removeprefix(METADATA), headers)
@@ -132,6 +134,10 @@ class CredentialServices:
         return 200, {"SessionAccessKey": {_session_name(name): value for name, value in issued.items()}}
 
 
+def _text(said: Any) -> str:
+    return said if isinstance(said, str) else json.dumps(said)
+
+
 def _session_name(name: str) -> str:
     return f"Session{name}" if name.startswith("AccessKey") else name
 
@@ -155,7 +161,7 @@ def credential_services(pai: Any, folder: Path) -> Iterator[CredentialServices]:
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
             status, said = services.answer(self.command, self.path, self.headers)
-            body = said.encode() if isinstance(said, str) else json.dumps(said).encode()
+            body = said if isinstance(said, bytes) else _text(said).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

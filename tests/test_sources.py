@@ -21,6 +21,7 @@ from airflow_db import airflow_db, pai
 from credential_services import (
     ECS_ROLE,
     LONG_KEY,
+    METADATA,
     OIDC_PROVIDER,
     OIDC_TOKEN,
     PRIVATE_KEY,
@@ -64,6 +65,7 @@ def services(pai: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         (tmp_path / "oidc-token").write_text(OIDC_TOKEN)
         (tmp_path / "private.key").write_text(PRIVATE_KEY)
         sources._shared.cache_clear()
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it speaks up when the interpreter ends
         yield running
 
 
@@ -127,7 +129,7 @@ def everything_said(error: BaseException) -> str:
 
 
 def whole(kind: str) -> dict[str, str]:
-    return {name: "x" for name in KINDS[kind].needs}
+    return {name: "/x" for name in KINDS[kind].needs}
 
 
 @pytest.mark.parametrize(
@@ -169,6 +171,21 @@ def test_an_unknown_kind_is_refused_with_those_that_are_known(kind: str) -> None
 def test_a_session_is_at_least_as_long_as_sts_makes_it(seconds: Any) -> None:
     with pytest.raises(PaiConfigurationError, match="900"):
         credential_source("ram_role_arn", {**whole("ram_role_arn"), "role_session_expiration": seconds})
+
+
+@pytest.mark.parametrize("name", ["private_key_file", "oidc_token_file_path"])
+def test_a_secret_in_the_place_of_its_file_is_refused_and_not_repeated(name: str) -> None:
+    kind = "rsa_key_pair" if name == "private_key_file" else "oidc_role_arn"
+    with pytest.raises(PaiConfigurationError, match=name) as caught:
+        credential_source(kind, {**whole(kind), name: f"-----BEGIN KEY----- {PRIVATE_KEY}"})
+    assert PRIVATE_KEY not in everything_said(caught.value)
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": "b"}, True])
+def test_a_field_is_a_text_or_a_number(value: Any) -> None:
+    with pytest.raises(PaiConfigurationError, match="external_id"):
+        credential_source("ram_role_arn", {**whole("ram_role_arn"), "external_id": value})
+    assert credential_source("ram_role_arn", {**whole("ram_role_arn"), "external_id": 12345})
 
 
 def test_a_policy_that_is_no_json_is_refused() -> None:
@@ -278,7 +295,7 @@ def test_a_role_may_be_assumed_with_a_temporary_key_and_all_that_sts_takes(
         "external_id": "of-the-trust-policy",
         "role_session_name": "nightly",
         "role_session_expiration": "900",
-        "policy": '{ "Version": "1",  "Statement": [] }',
+        "policy": '{ "Version": "1",  "Statement": [{"Comment": "with a space"}] }',
     }
     seen: dict[str, str] = {}
     real = services._assume_role
@@ -298,7 +315,9 @@ def test_a_role_may_be_assumed_with_a_temporary_key_and_all_that_sts_takes(
 def test_sts_is_asked_in_the_region_and_the_vpc_of_pai(connect: Any, vpc: bool, host: str) -> None:
     role = {**LONG_KEY, "role_arn": ROLE, "region": "cn-hangzhou", "vpc": vpc}
     source = connect("ram_role_arn", role).settings.credentials
-    assert source._fields["sts_endpoint"] == f"{host}.cn-hangzhou.aliyuncs.com"
+    assert source._arguments["sts_endpoint"] == f"{host}.cn-hangzhou.aliyuncs.com"
+    hook = connect("ram_role_arn", {name: value for name, value in role.items() if name != "region"})
+    assert hook.settings.credentials._arguments["sts_endpoint"] == "sts.aliyuncs.com"
 
 
 def test_a_connection_of_the_official_provider_may_assume_a_role(
@@ -436,6 +455,8 @@ UNABLE = {
     "overloaded": (503, {"Code": "ServiceUnavailable"}),
     "throttled": (429, {"Code": "Throttling.User", "Message": "flow control"}),
     "a proxy's page": (200, "<html>Bad gateway</html>"),
+    "a proxy's page in another encoding": (502, "<html>网关错误</html>".encode("gbk")),
+    "null": (200, "null"),
 }
 
 
@@ -466,6 +487,56 @@ def test_where_there_is_no_credential_yet_nothing_that_passes_decides(
     assert pai.requests == []
     services.fail = None
     assert hook.list_runs() == []
+
+
+def test_an_incomplete_credential_is_not_kept(
+    services: CredentialServices, fields: Any, connect: Any
+) -> None:
+    expires = "2099-01-01T00:00:00Z"
+    nobody = {"AccessKeyId": None, "AccessKeySecret": "x", "SecurityToken": "x", "Expiration": expires}
+    services.fail = (200, {"Code": "Success", **nobody})
+    hook = connect("credentials_uri", fields["credentials_uri"])
+    with pytest.raises(PaiTransportError, match="incomplete"):
+        hook.list_runs()
+    services.fail = None
+    assert hook.list_runs() == []
+
+
+def test_the_default_chain_does_not_become_somebody_else(
+    pai: Any, services: CredentialServices, connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from alibabacloud_credentials.utils import auth_util  # has read the environment already
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(auth_util, "environment_credentials_uri", f"http://{services.plain}/credential")
+    monkeypatch.setattr("airflow_provider_pai.api.renewal.REST_SECONDS", 0.0)
+    hook = connect("default", {})
+    hook.list_runs()
+    services.fail, services.failing = (503, "down"), METADATA
+    pai.revoke("STS.1")
+    with pytest.raises(PaiTransportError, match="somebody else's"):
+        hook.list_runs()
+    assert any("/credential" in what for what in services.asked)
+    assert {request.access_key_id for request in pai.requests} == {"STS.1"}
+    services.fail = None
+    hook.list_runs()
+    assert f"GET {METADATA}/meta-data/ram/security-credentials/{ECS_ROLE}" in services.asked
+
+
+@pytest.mark.parametrize("is_set_up", [True, False])
+def test_a_chain_whose_source_is_down_is_asked_again_where_one_is_set_up(
+    services: CredentialServices,
+    connect: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    is_set_up: bool,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if is_set_up:
+        monkeypatch.setenv("ALIBABA_CLOUD_ECS_METADATA", ECS_ROLE)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # as off ECS, nobody is there
+    with pytest.raises(PaiTransportError if is_set_up else PaiConfigurationError):
+        connect("default", {}).list_runs()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in RENEWED if "sts_endpoint" in KINDS[kind].takes])
@@ -503,6 +574,7 @@ WRONG = {
     "no key file": ("rsa_key_pair", {"private_key_file": "/nowhere/key"}, ["/nowhere/key"]),
     "no such role": ("ecs_ram_role", {"role_name": "other"}, ["404", "attached"]),
     "not a credential": ("credentials_uri", {"credentials_uri": "http://{plain}/elsewhere"}, ["URI"]),
+    "not trusted": ("ram_role_arn", {"sts_endpoint": "127.0.0.1:{sts_port}"}, ["SSL_CERT_FILE"]),
 }
 
 
@@ -517,7 +589,8 @@ def test_what_only_a_person_can_mend_fails_at_once_and_says_what(
     words: list[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    changes = {name: value.format(plain=services.plain) for name, value in changes.items()}
+    places = {"plain": services.plain, "sts_port": services.sts.partition(":")[2]}
+    changes = {name: value.format(**places) for name, value in changes.items()}
     if "elsewhere" in str(changes):
         services.fail = (403, {"Code": "Forbidden", "AccessKeySecret": LONG_KEY["access_key_secret"]})
     hook = connect(kind, {**fields[kind], **changes})

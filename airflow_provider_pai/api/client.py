@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import re
 import ssl
 import time
@@ -60,6 +61,11 @@ class Driver:
         # requests spends more on this than on the request itself.
         with requests.Session() as session:
             self._environment: Any = session.merge_environment_settings(self.endpoint, {}, True, None, None)
+        verify = self._environment["verify"]
+        if isinstance(verify, str) and not os.path.isfile(verify):
+            raise PaiConfigurationError(
+                f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names {verify}, which is no file."
+            )
 
     def _signed(self, request: Request, credential: AnyCredential) -> tuple[str, dict[str, str]]:
         """Return the URL and the headers of one attempt, signed now."""
@@ -185,7 +191,7 @@ class AsyncPaiClient(Driver):
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         super().__init__(endpoint, credentials)
         self._proxy = select_proxy(self.endpoint, self._environment["proxies"])
-        self._asking = asyncio.Lock()
+        self._asking: dict[AnyCredential | None, asyncio.Task[AnyCredential]] = {}
 
     async def __aenter__(self) -> AsyncPaiClient:
         import aiohttp
@@ -230,8 +236,12 @@ class AsyncPaiClient(Driver):
     async def _awaited_credential(self, request: Request) -> AnyCredential:
         if not self._credentials.blocking:
             return self._credential_for(request)
-        async with self._asking:  # one renewal serves all that wait for it
-            return await asyncio.to_thread(self._credential_for, request)
+        task = self._asking.get(request.refused)
+        if task is None:
+            task = asyncio.create_task(asyncio.to_thread(self._credential_for, request))
+            self._asking[request.refused] = task
+            task.add_done_callback(lambda _: self._asking.pop(request.refused))
+        return await asyncio.shield(task)  # one that serves all who wait for it, and fails them all
 
     async def _attempt(self, request: Request) -> Outcome:
         import aiohttp
@@ -314,9 +324,12 @@ def _root(error: BaseException) -> str:
     if isinstance(cause, MaxRetryError) and cause.reason is not None:
         error = cause.reason
     text = re.sub(r"^<[^>]* at 0x\w+>: ", "", str(error)) or "timed out"  # before urllib3 2.3
+    text = re.sub(r"//[^\s'\"/]*@", "//***@", text)  # a proxy's password
     return f"{type(error).__name__}: {text}"
 
 
 @functools.cache
 def _tls_context(bundle: str) -> ssl.SSLContext:
+    if os.path.isdir(bundle):
+        return ssl.create_default_context(capath=bundle)
     return ssl.create_default_context(cafile=bundle)

@@ -1,10 +1,7 @@
-"""Every kind of Alibaba Cloud credential, and what each needs: keys, tokens, roles, metadata, files, URIs.
+"""Every kind of Alibaba Cloud credential, and what each must be given: keys, tokens, roles, files, URIs.
 
-What must be obtained somewhere, and renewed before it expires, is obtained by the official library
-alibabacloud-credentials (the extra ``credentials``), which is imported when it is first needed. It is kept
-from some of its habits: what a kind needs has to be given, as the library would take what is missing from
-environment variables; no role starts a thread of its own; and what it logs and says in errors is not passed
-on, since it repeats whole requests and answers.
+What a kind needs has to be given here: the library that obtains it (``renewal.py``) would take what is
+missing from environment variables, and a task would run as somebody else than its connection says.
 
 Source: FACTS 2 (alibabacloud-credentials, its kinds and its traps).
 """
@@ -12,32 +9,16 @@ Source: FACTS 2 (alibabacloud-credentials, its kinds and its traps).
 from __future__ import annotations
 
 import functools
-import importlib
-import logging
-import re
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
-from airflow_provider_pai.api.credentials import (
-    AnyCredential,
-    BearerToken,
-    Credential,
-    CredentialSource,
-    StaticCredential,
-)
-from airflow_provider_pai.api.errors import PaiConfigurationError, PaiError, PaiTransportError
+from airflow_provider_pai.api.credentials import BearerToken, Credential, CredentialSource, StaticCredential
+from airflow_provider_pai.api.errors import PaiConfigurationError
+from airflow_provider_pai.api.renewal import RenewedCredential
 
-__all__ = ["KINDS", "Kind", "RenewedCredential", "credential_source"]
-
-log = logging.getLogger(__name__)
-
-REST_SECONDS = 30.0
-"""How long nobody asks for a renewal again after one failed, while the last credential is still good."""
+__all__ = ["KINDS", "Kind", "credential_source"]
 
 
 class Kind(NamedTuple):
@@ -75,8 +56,8 @@ KINDS = {
 the profile file, ECS metadata and the credentials URI."""
 
 _ALWAYS: dict[str, dict[str, Any]] = {
-    # Given, so that no environment variable is asked for it; empty, the metadata service names the role. With
-    # the fallback to its first version a passing fault of the second would end as a 403, which seems lasting.
+    # Empty, the metadata service names the role. With the fallback to its first version a passing fault of
+    # the second would end as a 403, which seems lasting.
     "ecs_ram_role": {"role_name": "", "async_update_enabled": False, "disable_imds_v1": True},
     "ram_role_arn": {"role_session_name": "airflow-provider-pai"},
     "oidc_role_arn": {"role_session_name": "airflow-provider-pai"},
@@ -86,6 +67,7 @@ _FORM_NAMES = {
     "access_key_secret": "an AccessKey secret (the connection's password)",
 }
 _ARGUMENTS = {"role_session_expiration": "duration_seconds", "credentials_uri": "uri"}
+"""What the library calls otherwise."""
 
 
 def credential_source(kind: str, fields: Mapping[str, Any]) -> CredentialSource:
@@ -93,19 +75,19 @@ def credential_source(kind: str, fields: Mapping[str, Any]) -> CredentialSource:
 
     An AccessKey that this kind does not use is left alone, as some forms cannot be emptied.
 
-    :raises PaiConfigurationError: a field is missing, or another is given that this kind does not use.
+    :raises PaiConfigurationError: a field is missing, malformed, or one that this kind does not use.
     """
-    given = {name: value for name, value in fields.items() if value not in (None, "", False)}
+    given = {
+        name: value for name, value in fields.items() if not (value is None or value is False or value == "")
+    }
     used = _used(kind, given)
     if kind == "bearer":
         return StaticCredential(BearerToken(used["bearer_token"]))
-    if not KINDS[kind].provider:
+    provider = KINDS[kind].provider
+    if not provider:
         return StaticCredential(Credential(**used))
-    if "role_session_expiration" in used:
-        used["role_session_expiration"] = _seconds(used["role_session_expiration"])
-    if "policy" in used:
-        used["policy"] = _compact(used["policy"])
-    return _shared(kind, tuple(sorted(used.items())))
+    values = {_ARGUMENTS.get(name, name): _value(name, value) for name, value in used.items()}
+    return _shared(kind, provider, tuple(sorted({**_ALWAYS.get(kind, {}), **values}.items())))
 
 
 def _used(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,163 +110,37 @@ def _used(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in (*needs, *takes) if name in given}
 
 
-def _seconds(value: Any) -> int:
-    try:
-        seconds = int(str(value))
-    except ValueError:
-        seconds = 0
-    if seconds < 900:
+def _value(name: str, value: Any) -> Any:
+    """Return a field as the library takes it."""
+    if name == "policy":
+        return _compact(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise PaiConfigurationError(
-            f"role_session_expiration={value!r} is no number of seconds, at least 900; leave it out for 3600."
+            f"{name} is a {type(value).__name__}; write it as text in the connection."
         )
-    return seconds
+    text = str(value)
+    if name == "role_session_expiration":
+        if not text.isdecimal() or int(text) < 900:
+            raise PaiConfigurationError(f"{name}={text!r} is no number of seconds, at least 900.")
+        return int(text)
+    if name in ("private_key_file", "oidc_token_file_path") and not text.startswith("/"):
+        # Not repeated here: it may be the key itself, or the token.
+        raise PaiConfigurationError(f"{name} is no absolute path; write where the file is on the workers.")
+    return text
 
 
 def _compact(policy: Any) -> str:
     """Return a policy without spaces, which the library's signature would spell in another way than STS."""
     try:
         parsed = msgspec.json.decode(policy) if isinstance(policy, str) else policy
-    except msgspec.DecodeError as error:
+        return msgspec.json.encode(parsed).decode().replace(" ", r"\u0020")
+    except (msgspec.DecodeError, TypeError) as error:
         raise PaiConfigurationError(
             f"The policy is no JSON ({error}); correct it in the connection."
         ) from None
-    return msgspec.json.encode(parsed).decode()
 
 
 @functools.lru_cache(maxsize=64)
-def _shared(kind: str, fields: tuple[tuple[str, Any], ...]) -> RenewedCredential:
+def _shared(kind: str, provider: str, arguments: tuple[tuple[str, Any], ...]) -> RenewedCredential:
     # A sensor reads its connection anew at each poke: it must not assume its role anew each time.
-    return RenewedCredential(kind, dict(fields))
-
-
-_here = threading.local()
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep this thread's requests out of the log, which at level debug shows their URLs, tokens included."""
-    _here.asks = True
-    try:
-        yield
-    finally:
-        _here.asks = False
-
-
-class RenewedCredential:
-    """Credentials that alibabacloud-credentials obtains, and renews 15 minutes before they expire.
-
-    Safe to ask from any thread; one renewal at a time. Its repr shows no secret.
-    """
-
-    blocking: ClassVar[bool] = True
-
-    def __init__(self, kind: str, fields: dict[str, Any]) -> None:
-        self._kind = kind
-        self._fields = fields
-        self._lock = threading.Lock()
-        self._provider: Any = None
-        self._last: AnyCredential | None = None
-        self._expires = 0.0
-        self._rest_until = 0.0
-
-    def __repr__(self) -> str:
-        return f"RenewedCredential({self._kind!r}, …)"
-
-    def get(self) -> AnyCredential:
-        """Return a credential that is good now.
-
-        :raises PaiTransportError: what gives it did not answer, or is overloaded.
-        :raises PaiConfigurationError: it is refused, a file is missing, or the library is.
-        """
-        with self._lock:
-            return self._obtain()
-
-    def replace(self, refused: AnyCredential) -> AnyCredential:
-        """Return another credential than ``refused``, which PAI did not accept; raises as :meth:`get`."""
-        with self._lock:
-            if refused == self._last:
-                self._provider = self._last = None
-            return self._obtain()
-
-    def _obtain(self) -> AnyCredential:
-        now = time.time()
-        if self._last is not None and now < self._rest_until:
-            return self._last
-        failure: PaiError
-        try:
-            with _unlogged():
-                if self._provider is None:
-                    self._provider = self._make()
-                found = self._provider.get_credentials()
-        except PaiError:
-            raise
-        except Exception as error:
-            failure = self._told(error)
-        else:
-            self._last = Credential(
-                access_key_id=found.get_access_key_id(),
-                access_key_secret=found.get_access_key_secret(),
-                security_token=found.get_security_token() or None,
-            )
-            self._expires = found.get_expiration() or 0.0  # the default chain does not tell
-            return self._last
-        # Out here the library's error, whose text holds secrets, is no part of what is raised.
-        if failure.transient and self._last is not None and now < self._expires:
-            log.warning("%s; the last one is good for %d s more.", failure, self._expires - now)
-            self._rest_until = min(now + REST_SECONDS, self._expires)
-            return self._last
-        self._provider = None  # a file or a variable that is mended is read again
-        raise failure
-
-    def _make(self) -> Any:
-        arguments = {_ARGUMENTS.get(name, name): value for name, value in self._fields.items()}
-        return getattr(_library(), KINDS[self._kind].provider)(**{**_ALWAYS.get(self._kind, {}), **arguments})
-
-    def _told(self, error: Exception) -> PaiError:
-        """Return what is wrong, in words that hold no secret."""
-        said = str(error)
-        status = re.search(r"http_?code\W{1,3}(\d{3})", said, re.IGNORECASE)
-        code = re.search(r"['\"]Code['\"]\s*:\s*['\"]([\w.]{1,100})['\"]", said)
-        request_id = re.search(r"['\"]RequestId['\"]\s*:\s*['\"]([\w-]{1,60})['\"]", said)
-        facts = [
-            type(error).__name__,
-            *(f"HTTP {found[1]}" for found in (status,) if found),
-            *(found[1] for found in (code,) if found),
-            *(f"request id {found[1]}" for found in (request_id,) if found),
-        ]
-        what = f"No credential of credential_type {self._kind!r} could be obtained ({', '.join(facts)})"
-        if isinstance(error, OSError) and error.filename:
-            return PaiConfigurationError(f"{what}: {error.filename} cannot be read ({error.strerror}).")
-        overloaded = status is not None and (status[1] == "429" or status[1] >= "500")
-        throttled = code is not None and "Throttling" in code[1]
-        if overloaded or throttled or type(error).__name__ in _PASSING:
-            return PaiTransportError(what, sent=False)
-        return PaiConfigurationError(f"{what}. {_ADVICE.get(self._kind, _ADVICE_ON_ROLES)}")
-
-
-_PASSING = ("RetryError", "JSONDecodeError")
-"""No answer, and an answer that is no JSON: usually that of a proxy on the way."""
-_ADVICE_ON_ROLES = "Check the connection's fields, and that who asks may assume the role."
-_ADVICE = {
-    "ecs_ram_role": "Check that this machine is an ECS instance with this RAM role attached, which answers "
-    "in version 2 of the metadata service; where it cannot, credential_type 'default' asks version 1 too.",
-    "rsa_key_pair": "Check the public key's id and the private key.",
-    "credentials_uri": "Check that the URI answers with a credential.",
-    "default": "None of its sources has one: environment variables, OIDC, the CLI's profile, the profile "
-    "file, ECS metadata and the credentials URI. Set one up here, or choose another credential_type.",
-}
-
-
-@functools.cache
-def _library() -> Any:
-    try:
-        provider = importlib.import_module("alibabacloud_credentials.provider")
-    except ImportError as error:
-        raise PaiConfigurationError(
-            "This credential_type needs alibabacloud-credentials, which is not installed here: "
-            f"pip install 'airflow-provider-pai[credentials]' ({error})."
-        ) from error
-    # They log requests and answers, with the secrets in them.
-    logging.getLogger("credentials").addFilter(lambda record: False)
-    logging.getLogger("urllib3.connectionpool").addFilter(lambda record: not getattr(_here, "asks", False))
-    return provider
+    return RenewedCredential(kind, provider, dict(arguments))
