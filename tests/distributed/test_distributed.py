@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from outside import KEY, SECONDS, LocalPai, family, files_with, local_pai, until
 from servers import postgresql, program, redis_server
 from tabulate import tabulate
 
-pytestmark = pytest.mark.timeout(8 * SECONDS)
+pytestmark = pytest.mark.timeout(10 * SECONDS)
 
 DAG = "many_waits"
 WAITS = 200
@@ -88,7 +88,10 @@ def unfinished(airflow: Cluster) -> int:
 
 
 def deferred(airflow: Cluster) -> list[int]:
-    return [number for (number,) in airflow.ask(f"SELECT map_index {MAPPED} AND state = 'deferred'")]
+    """Return which sensors wait in a triggerer; one that failed is an error."""
+    states = dict(airflow.ask(f"SELECT map_index, state {MAPPED}"))
+    assert not {"failed", "upstream_failed"} & set(states.values()), states
+    return [number for number, state in states.items() if state == "deferred"]
 
 
 def held_by(airflow: Cluster, triggerer: str) -> list[int]:
@@ -114,7 +117,7 @@ def play(airflow: Cluster, pai: LocalPai, experiments: list[str], story: Story) 
     label(pai, story, early)
     story.dag_run_id = airflow.start(DAG, experiments=experiments)
 
-    until(lambda: len(deferred(airflow)) >= WAITS / 3, "a third of the tasks deferred")
+    until(lambda: len(deferred(airflow)) >= WAITS / 3, "a third of the tasks deferred", 2 * SECONDS)
     label(pai, story, second)
     resumed = f"SELECT 1 {MAPPED} AND next_method IS NOT NULL AND state IN ('scheduled', 'queued', 'running')"
     until(lambda: airflow.ask(resumed), "tasks about to be resumed")
@@ -158,36 +161,57 @@ def table(airflow: Cluster, story: Story) -> str:
     return tabulate(rows, tablefmt="simple", colalign=("left", "right"))
 
 
-@pytest.fixture(scope="module")
-def world(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, LocalPai, Story]]:
-    for name, package in {"postgres": "postgresql", "redis-server": "redis-server"}.items():
-        program(name, package)  # installed before anything starts
-    folder = Path(tempfile.mkdtemp(prefix="pai-distributed-"))
+@contextmanager
+def workplace(session: pytest.Session) -> Iterator[Path]:
+    """Make a folder for everything, which stays where something failed, as its logs may tell why."""
+    folder, stays = Path(tempfile.mkdtemp(prefix="pai-distributed-")), True
     folder.chmod(0o711)  # PostgreSQL's user passes through
-    mark, story = uuid.uuid4().hex, Story()
     try:
-        with (
-            postgresql(folder / "postgresql") as database,
-            redis_server(folder / "redis") as broker,
-            local_pai(mark) as pai,
-            cluster(folder / "airflow", mark, database, broker) as airflow,
-        ):
-            experiments = arrange(pai, story)
-            until(airflow.is_healthy, f"a healthy Airflow; its logs are in {airflow.home}")
-            airflow.log_in()
-            airflow.call("POST", "/api/v2/connections", pai.connection("pai_many"))
-            until(lambda: airflow.has_dags(DAG), "the DAG read")
-            play(airflow, pai, experiments, story)
-            yield airflow, pai, story
-            print(f"\n\n{table(airflow, story)}\n")
-            if request.session.testsfailed:
-                print(f"All logs are in {airflow.home}")
+        yield folder
+        stays = session.testsfailed > 0
+    except KeyboardInterrupt:
+        stays = False
+        raise
+    finally:
+        if stays:
+            print(f"\nAll logs are in {folder}")
+        else:
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def nothing_left_behind(folder: Path) -> Iterator[str]:
+    """Give a mark to all that is started, and see that it has ended."""
+    mark = uuid.uuid4().hex
+    try:
+        yield mark
         assert left_behind(mark, folder) == []
     finally:
         for process in left_behind(mark, folder):
             process.kill()
-    if not request.session.testsfailed:
-        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def world(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, LocalPai, Story]]:
+    for name, package in {"postgres": "postgresql", "redis-server": "redis-server"}.items():
+        program(name, package)  # installed before anything starts
+    story = Story()
+    with (
+        workplace(request.session) as folder,
+        nothing_left_behind(folder) as mark,
+        postgresql(folder / "postgresql") as database,
+        redis_server(folder / "redis") as broker,
+        local_pai(mark) as pai,
+        cluster(folder / "airflow", mark, database, broker) as airflow,
+    ):
+        experiments = arrange(pai, story)
+        until(airflow.is_healthy, f"a healthy Airflow; its logs are in {airflow.home}", 2 * SECONDS)
+        airflow.log_in()
+        airflow.call("POST", "/api/v2/connections", pai.connection("pai_many"))
+        until(lambda: airflow.has_dags(DAG), "the DAG read")
+        play(airflow, pai, experiments, story)
+        yield airflow, pai, story
+        print(f"\n\n{table(airflow, story)}\n")
 
 
 def left_behind(mark: str, folder: Path) -> list[psutil.Process]:
