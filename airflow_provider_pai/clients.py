@@ -26,8 +26,8 @@ __all__ = ["REFRESH_SECONDS", "SharedClient", "shared_client"]
 REFRESH_SECONDS = 30.0
 """How old a Connection may be before it is read again."""
 TURNS = 15
-"""How many requests beyond an interval's first there are at most in any 3 seconds: less than a third of PAI's
-quota, so that there is room for other triggerers and for the workers.
+"""How many pages and queries beyond an interval's first page are asked for in any 3 seconds: less than a
+third of PAI's quota, so that there is room for other triggerers and for the workers.
 """
 QUOTA_SECONDS = 3.0
 
@@ -54,7 +54,7 @@ class SharedClient:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn to send one more request; it is free again when PAI's quota forgets the request."""
+        """Wait for a turn to ask once more; it is free again when PAI's quota has forgotten the request."""
         await self._turns.acquire()
         try:
             yield

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def airflow_environment(home: Path, mark: str, settings: dict[str, str]) -> dict[str, str]:
-    """Return the environment of an Airflow with DAGs of its own home, and what is set is set here."""
+    """Return the environment of an Airflow in its own home, with settings such as `CORE__PARALLELISM`."""
     inherited = {name: value for name, value in os.environ.items() if "AIRFLOW_" not in name}
     return {
         **inherited,
