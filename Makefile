@@ -15,6 +15,7 @@ VENV   := .venvs/$(AIRFLOW)
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/$(STAMP)
 CHECKS := .venvs/$(NEWEST)
+CELERY := .venvs/distributed
 
 # What the shell has set for another project or another Airflow stays out.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW_%,$(.VARIABLES))
@@ -24,7 +25,7 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export SCARF_ANALYTICS := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test e2e lint types bench screenshots constraints wheel clean
+.PHONY: help demo ui test e2e distributed lint types bench screenshots constraints wheel clean
 
 help:  ## this list
 	@echo "make TARGET [AIRFLOW=$(AIRFLOW)] [PYTHON=$(PYTHON)]"
@@ -37,11 +38,14 @@ demo: $(READY)  ## run the example DAGs against a local PAI, with no account and
 ui: $(CHECKS)/$(STAMP)  ## the examples in the web interface of the newest Airflow, with a local PAI
 	@$(CHECKS)/bin/python -m demo.ui
 
-test: $(READY) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and types (with the newest Airflow), and all tests but tests/e2e
-	$(PY) -m pytest -q --ignore=tests/e2e
+test: $(READY) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and types (with the newest Airflow), and all tests but the next two
+	$(PY) -m pytest -q --ignore=tests/e2e --ignore=tests/distributed
 
 e2e: $(CHECKS)/$(STAMP)  ## tests with a whole Airflow: scheduler, triggerer, API server, dag processor
 	$(CHECKS)/bin/python -m pytest -q tests/e2e
+
+distributed: $(CELERY)/$(STAMP)  ## 200 waits over two workers, schedulers and triggerers; one of each is killed
+	$(CELERY)/bin/python -m pytest -q -s tests/distributed
 
 lint: $(CHECKS)/$(STAMP)  ## ruff: its rules and its format
 	$(CHECKS)/bin/ruff check .
@@ -69,6 +73,15 @@ wheel: $(READY)  ## build dist/*.whl
 
 clean:  ## remove what make has made
 	rm -rf .venvs .airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+# On top of the newest Airflow, so that its own environment stays what the tests know.
+$(CELERY)/$(STAMP): $(CHECKS)/$(STAMP) constraints/distributed.txt
+	@echo "==> installing what many machines need into $(CELERY)"
+	@rm -rf $(CELERY)
+	@$(CHECKS)/bin/uv venv --quiet --python $(CHECKS)/bin/python $(CELERY)
+	@$(CHECKS)/bin/uv pip install --quiet --python $(CELERY)/bin/python \
+	    -r constraints/airflow-$(NEWEST).txt -r constraints/distributed.txt -e .
+	@touch $@
 
 # One environment for each Airflow, made again when what it is made from changes. (3.0 does not make its own home.)
 .venvs/%/$(STAMP): constraints/airflow-%.txt pyproject.toml

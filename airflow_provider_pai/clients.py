@@ -25,10 +25,11 @@ __all__ = ["REFRESH_SECONDS", "SharedClient", "shared_client"]
 
 REFRESH_SECONDS = 30.0
 """How old a Connection may be before it is read again."""
-SPACING_SECONDS = 0.2
-"""How far apart requests beyond an interval's first are sent: they take a third of PAI's quota at most."""
-BURST = 15
-"""How many of them may go at once after a time without any."""
+TURNS = 15
+"""How many pages and queries beyond an interval's first page are asked for in any 3 seconds: less than a
+third of PAI's quota, so that there is room for other triggerers and for the workers.
+"""
+QUOTA_SECONDS = 3.0
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class SharedClient:
         self._settings: Settings | None = None
         self._client: api.AsyncPaiClient | None = None
         self._retired: api.AsyncPaiClient | None = None
-        self._next_turn = float("-inf")
+        self._turns = asyncio.Semaphore(TURNS)
         self.users = 0
 
     async def settings(self) -> Settings:
@@ -51,11 +52,15 @@ class SharedClient:
         settings, _ = await self._current()
         return settings
 
-    async def turn(self) -> None:
-        """Wait until one more request may be sent."""
-        now = time.monotonic()
-        self._next_turn = max(self._next_turn, now - BURST * SPACING_SECONDS) + SPACING_SECONDS
-        await asyncio.sleep(max(0.0, self._next_turn - now))
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn to ask once more; it is free again when PAI's quota has forgotten the request."""
+        await self._turns.acquire()
+        try:
+            yield
+        finally:
+            # From the answer on: when the request arrived, and began to count, only PAI knows.
+            asyncio.get_running_loop().call_later(QUOTA_SECONDS, self._turns.release)
 
     async def located(self, query: api.RunQuery) -> api.RunQuery:
         """Return a query in the connection's workspace, unless it names one itself."""

@@ -19,7 +19,7 @@ import functools
 import itertools
 import logging
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta, timezone
 
 import msgspec
@@ -224,13 +224,11 @@ class Watch:
         return await asyncio.shield(task)  # one who stops waiting does not stop the others
 
     async def _ask(self, key: bytes, query: RunQuery, max_runs: int | None) -> tuple[list[Run], int]:
-        try:
-            await self._client.turn()
-        finally:
+        async with self._client.turn():
             del self._asking[key]  # whoever asks from now on wants to know what happened since
-        number = self._number
-        located = await self._client.located(query)
-        return await self._client.run(lambda: list_runs(located, max_runs=max_runs)), number
+            number = self._number
+            located = await self._client.located(query)
+            return await self._client.run(lambda: list_runs(located, max_runs=max_runs)), number
 
     def _interval(self) -> float:
         return min((waiter.interval for waiter in self._waiters), default=1.0)
@@ -271,11 +269,10 @@ class Watch:
         return Snapshot(view=now, number=self._number, news=news, beyond=beyond)
 
     async def _read(self, view: View) -> None:
-        if view.pages:
-            await self._client.turn()
-        query = await self._client.located(self._query)
-        request = page_request(query, NEWEST_FIRST, token=view.token)
-        view.add(await self._client.run(lambda: call(request, RunPage)), self._query)
+        async with self._client.turn() if view.pages else nullcontext():
+            query = await self._client.located(self._query)
+            request = page_request(query, NEWEST_FIRST, token=view.token)
+            view.add(await self._client.run(lambda: call(request, RunPage)), self._query)
 
     @staticmethod
     def _worth_reading(view: View, head: int, waiters: Iterable[Waiter]) -> bool:

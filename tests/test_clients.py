@@ -19,7 +19,7 @@ from airflow_provider_pai.api import (
     RunQuery,
     list_runs,
 )
-from airflow_provider_pai.clients import SharedClient, shared_client
+from airflow_provider_pai.clients import TURNS, SharedClient, shared_client
 
 pytestmark = pytest.mark.timeout(2 * LIMIT)
 
@@ -53,6 +53,19 @@ async def test_everybody_shares_one_client_and_the_last_one_closes_it(pai):  # n
     async with shared_client("pai_default", None) as again:
         assert again is not first
         assert await listed(again) == []
+
+
+@in_one_loop
+async def test_any_three_seconds_hold_so_many_turns_and_no_more(pai):  # noqa: F811
+    async def asked(client: SharedClient) -> None:
+        async with client.turn():
+            await listed(client)
+
+    async with shared_client("pai_default", None) as client:
+        pai.inject("slow", delay=1.5, times=1)  # its answer is late, and so is the next turn
+        await asyncio.gather(*(asked(client) for _ in range(TURNS + 5)))
+    assert pai.request_counts["ListRuns"] == TURNS + 5
+    assert pai.busiest["ListRuns"] <= TURNS
 
 
 def test_every_loop_has_its_own(pai):  # noqa: F811

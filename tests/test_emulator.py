@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
@@ -29,7 +30,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_pai.emulator import Fault, PaiEmulator, PaiError, Quirks
+from airflow_provider_pai.emulator import Fault, PaiEmulator, PaiError, Quirks, wire
 from airflow_provider_pai.emulator.account import Account
 from airflow_provider_pai.emulator.parameters import Query
 from airflow_provider_pai.emulator.routes import Call, Service, perform
@@ -958,7 +959,7 @@ def test_the_control_endpoints(pai: Pai) -> None:
     assert recorded["requests"][-1]["access_key_id"] == "STS.b"
     assert "hidden" not in json.dumps(recorded)
     assert control("DELETE", "requests") == {}
-    assert control("GET", "requests") == {"counts": {}, "requests": []}
+    assert control("GET", "requests") == {"counts": {}, "busiest": {}, "requests": []}
     assert control("PATCH", "credentials", {"clock_offset": 5}) == {}
     assert pai.emulator.clock_offset == 5
     for method, path, body in [
@@ -1106,3 +1107,15 @@ def test_requests_are_recorded(pai: Pai) -> None:
     assert replace(record, time=0.0).as_dict()["time"] == 0.0
     pai.emulator.clear_requests()
     assert (pai.emulator.requests, pai.emulator.request_counts) == ([], {})
+
+
+def test_the_busiest_three_seconds_are_counted(pai: Pai, monkeypatch: pytest.MonkeyPatch) -> None:
+    for now in (0.0, 1.0, 3.5, 4.0, 6.0, 6.5, 9.6):
+        monkeypatch.setattr(wire, "time", SimpleNamespace(time=time.time, monotonic=lambda now=now: now))
+        pai.list_runs()
+    pai("GetDefaultWorkspace")
+    assert pai.emulator.busiest == {"ListRuns": 4, "GetDefaultWorkspace": 1}  # from 3.5 to 6.5
+    recorded = pai.session.get(f"{pai.url}/_emulator/requests", timeout=10).json()
+    assert recorded["busiest"] == pai.emulator.busiest
+    pai.emulator.clear_requests()
+    assert pai.emulator.busiest == {}

@@ -171,7 +171,8 @@ class Watched:
         """Poll once, let everybody look who has a reason to, and return the number of requests."""
         known = self.world.pai.request_counts.get("ListRuns", 0)
         snapshot = await self.watch._poll()
-        looked = [await waiter.take(snapshot) for waiter in self.told]
+        # All at once, as triggers do: only then are equal questions asked once.
+        looked = await asyncio.gather(*(waiter.take(snapshot) for waiter in self.told))
         hidden = self._cancels_out()
         for waiter, has_looked in zip(self.told, looked, strict=True):
             waiter.excused = not has_looked and (waiter.excused or hidden)

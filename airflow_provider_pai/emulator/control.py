@@ -7,7 +7,8 @@ POST   `/_emulator/faults`        add faults: a JSON list of `Fault` fields
 DELETE `/_emulator/faults`        forget all faults
 GET    `/_emulator/quirks`        the quirks as they are
 PATCH  `/_emulator/quirks`        set some: `{"page_token": "index"}`; answers with all
-GET    `/_emulator/requests`      `{"counts": {action: n}, "requests": [the last 1000]}`
+GET    `/_emulator/requests`      `{"counts": {action: n}, "busiest": {action: the most in any
+                                  3 seconds}, "requests": [the last 1000]}`
 DELETE `/_emulator/requests`      empty that record
 PATCH  `/_emulator/credentials`   `{"accept": [{"access_key_id": …, "access_key_secret": …,
                                   "security_token": …, "expires_at": unix time,
@@ -73,7 +74,11 @@ class Control:
 
     def _requests(self) -> dict[str, Any]:
         recorded = [record.as_dict() for record in self._wire.requests]
-        return {"counts": dict(self._wire.counts), "requests": recorded}
+        return {
+            "counts": dict(self._wire.counts),
+            "busiest": dict(self._wire.busiest),
+            "requests": recorded,
+        }
 
     def _set_credentials(self, body: dict[str, Any]) -> None:
         for fields in body.get("accept", []):

@@ -183,6 +183,11 @@ class PaiEmulator(Account):
         """How many requests of each action there were, of however many."""
         return dict(self._wire.counts)
 
+    @property
+    def busiest(self) -> dict[str, int]:
+        """How many requests of each action the 3 seconds with the most had, over which PAI's quota is."""
+        return dict(self._wire.busiest)
+
     def clear_requests(self) -> None:
         """Empty the record of requests."""
         self._wire.forget_requests()

@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
@@ -25,6 +25,7 @@ from .routes import Call, Service, perform, read_query, route
 from .signature import Arrived, Verifier, lower_headers
 
 KEPT = 1000  # recorded requests
+QUOTA_SECONDS = 3.0  # over which PAI counts requests
 
 
 @dataclass
@@ -62,6 +63,8 @@ class Wire:
         self.service = service
         self.requests: deque[RecordedRequest] = deque(maxlen=KEPT)
         self.counts: Counter[str] = Counter()
+        self.busiest: Counter[str] = Counter()
+        self._lately: defaultdict[str, deque[float]] = defaultdict(deque)
         self.before_request: Callable[[str, int], object] | None = None
         self._verifier = verifier
         self._faults = faults
@@ -92,6 +95,8 @@ class Wire:
         """Empty the record."""
         self.requests.clear()
         self.counts.clear()
+        self.busiest.clear()
+        self._lately.clear()
 
     def _record(self, request: web.BaseRequest, arrived: Arrived, action: str) -> RecordedRequest:
         peer = request.transport.get_extra_info("peername") if request.transport else None
@@ -106,7 +111,15 @@ class Wire:
         )
         self.requests.append(record)
         self.counts[action] += 1
+        self._count_for_quota(action)
         return record
+
+    def _count_for_quota(self, action: str) -> None:
+        now, lately = time.monotonic(), self._lately[action]
+        lately.append(now)
+        while lately[0] < now - QUOTA_SECONDS:
+            lately.popleft()
+        self.busiest[action] = max(self.busiest[action], len(lately))
 
     def _change(self, change: Fault) -> None:
         account = self.service.account

@@ -1,182 +1,32 @@
-"""A real Airflow and a local PAI, each in processes of its own, as a test sees them from outside."""
+"""A real Airflow, `airflow standalone`, as a test sees it from outside."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
 
 import psutil
-import requests
+from outside import AirflowApi, airflow_environment, until
 
-from airflow_provider_pai import api
-from demo.standalone import LOOPBACK, PASSWORD, USER, check, end, free_port, standalone
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-SECONDS = 180
-"""How long anything here may take before the test fails."""
-MARK = "PAI_WAITING_TEST"
-
-T = TypeVar("T")
+from demo.standalone import check, end, free_port, standalone
 
 
-def until(found: Callable[[], T | None], what: str, seconds: float = SECONDS) -> T:
-    """Ask until the answer is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (answer := found()):
-        assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
-        time.sleep(0.3)
-    return answer
-
-
-def family(mark: str) -> list[psutil.Process]:
-    """Return the living processes that inherited a mark."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
-                found.append(process)
-    return found
-
-
-def session() -> requests.Session:
-    """Return an HTTP session that no proxy stands in the way of."""
-    made = requests.Session()
-    made.trust_env = False
-    return made
-
-
-class LocalPai:
-    """The emulator in another process, which knows one STS key."""
-
-    def __init__(self, url: str, key: dict[str, str]) -> None:
-        self.url = url
-        self._session = session()
-        self._control("PATCH", "credentials", {"accept": [key]})
-        self.client = api.PaiClient(url, api.StaticCredential(api.Credential(**key)))
-        self.workspace_id = self.client.run(api.get_default_workspace()).workspace_id
-
-    def _control(self, method: str, path: str, body: Any = None) -> Any:
-        answer = self._session.request(method, f"{self.url}/_emulator/{path}", json=body, timeout=30)
-        answer.raise_for_status()
-        return answer.json()
-
-    def experiment(self, name: str) -> str:
-        """Make an experiment and return its id."""
-        made: str = self.client.run(api.create_experiment(name, workspace_id=self.workspace_id))
-        return made
-
-    def run(self, experiment_id: str, name: str, **labels: str) -> str:
-        """Make a run and return its id."""
-        made: str = self.client.run(api.create_run(experiment_id, name=name, labels=labels))
-        return made
-
-    def label(self, run_id: str, **labels: str) -> None:
-        """Label a run from outside Airflow."""
-        self.client.run(api.set_run_labels(run_id, labels))
-
-    def polls(self, labels: str) -> list[dict[str, Any]]:
-        """Return the last requests of ListRuns for these labels, oldest first."""
-        listed = self._control("GET", "requests")["requests"]
-        return [r for r in listed if r["action"] == "ListRuns" and r["query"].get("Labels") == labels]
-
-
-class Airflow:
+class Airflow(AirflowApi):
     """A running `airflow standalone`, over its REST API and its processes."""
 
     def __init__(self, home: Path, port: int, process: subprocess.Popen[bytes]) -> None:
+        super().__init__(port)
         self.home = home
         self.process = process
-        self._url = f"http://{LOOPBACK}:{port}"
-        self._session = session()
         self._restarted: subprocess.Popen[bytes] | None = None
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Send one request to the REST API and return its JSON."""
-        answer = self._session.request(method, f"{self._url}{path}", json=body, timeout=120)
-        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
-        return answer.json()
-
-    def get(self, path: str) -> Any:
-        """Return what a path of the REST API shows.
-
-        Airflow 3.3.2 answers 500 for an asset event whose DAG run is queued; it soon is not any more.
-        """
-        deadline = time.monotonic() + 60
-        while True:
-            with suppress(AssertionError):
-                return self.call("GET", f"/api/v2/{path}")
-            if time.monotonic() > deadline:
-                return self.call("GET", f"/api/v2/{path}")
-            time.sleep(0.5)
-
     def is_healthy(self) -> bool:
-        """Tell whether every component reports for work."""
+        """Tell whether every component runs and reports for work."""
         check(self.process)
-        with suppress(requests.RequestException, AssertionError):
-            health = self.call("GET", "/api/v2/monitor/health")
-            return all(component["status"] == "healthy" for component in health.values())
-        return False
-
-    def log_in(self) -> None:
-        """Take on the administrator's rights."""
-        token = self.call("POST", "/auth/token", {"username": USER, "password": PASSWORD})["access_token"]
-        self._session.headers["Authorization"] = f"Bearer {token}"
-
-    def has_dags(self, *dag_ids: str) -> bool:
-        """Tell whether these DAGs have been read; one that cannot be is an error."""
-        errors = self.get("importErrors")["import_errors"]
-        assert not errors, errors[0]["stack_trace"]
-        return {dag["dag_id"] for dag in self.get("dags")["dags"]} >= set(dag_ids)
-
-    def start(self, dag_id: str, **conf: Any) -> str:
-        """Start a DAG run and return its id."""
-        body = {"dag_run_id": uuid.uuid4().hex, "logical_date": None, "conf": conf}
-        run_id: str = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)["dag_run_id"]
-        return run_id
-
-    def states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
-        """Return the state of each task."""
-        found = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")
-        return {ti["task_id"]: ti["state"] for ti in found["task_instances"]}
-
-    def state(self, dag_id: str, run_id: str) -> str | None:
-        """Return the state of a DAG run that has ended, or ``None``."""
-        state: str = self.get(f"dags/{dag_id}/dagRuns/{run_id}")["state"]
-        return state if state in ("success", "failed") else None
-
-    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """Return what a task returned."""
-        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
-        return self.get(path)["value"]
-
-    def dag_runs(self, dag_id: str) -> list[dict[str, Any]]:
-        """Return the runs of a DAG that have succeeded."""
-        found = self.get(f"dags/{dag_id}/dagRuns?limit=100")["dag_runs"]
-        return [run for run in found if run["state"] == "success"]
-
-    def announced(self, asset: str) -> list[tuple[str, float]]:
-        """Return (run id, unix time) of each announcement in the events of an asset, oldest first."""
-        listed: list[dict[str, Any]] = []
-        while page := self.get(f"assets/events?limit=100&order_by=timestamp&offset={len(listed)}")[
-            "asset_events"
-        ]:
-            listed += page
-        said = []
-        for event in listed:
-            payload = event["extra"].get("payload", {}) if event["name"] == asset else {}
-            moment = datetime.fromisoformat(event["timestamp"].replace("Z", "+00:00")).timestamp()
-            runs = payload.get("runs", [payload["run"]] if "run" in payload else [])
-            said += [(run["run_id"], moment) for run in runs]
-        return said
+        return super().is_healthy()
 
     def kill_triggerer(self) -> dict[str, str]:
         """Kill the triggerer and its children with -9, and return the environment they had."""
@@ -214,44 +64,10 @@ class Airflow:
 
 
 @contextmanager
-def local_pai(mark: str, key: dict[str, str]) -> Iterator[LocalPai]:
-    """Run the emulator as `python -m airflow_provider_pai.emulator`, and end it afterwards."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "airflow_provider_pai.emulator", "--port", "0"],
-        env={**os.environ, MARK: mark},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    try:
-        pai = LocalPai(process.stdout.readline().split()[-1], key)
-        with pai.client:
-            yield pai
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        process.stdout.close()
-
-
-@contextmanager
 def running(home: Path, mark: str, settings: dict[str, str]) -> Iterator[Airflow]:
     """Run `airflow standalone` with DAGs of its own home, and end all that it started."""
-    inherited = {name: value for name, value in os.environ.items() if "AIRFLOW_" not in name}
-    environment = {
-        **inherited,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "PYTHONPATH": str(CHECKOUT),
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-        "SCARF_ANALYTICS": "false",
-        MARK: mark,
-        **{f"AIRFLOW__{name}": value for name, value in settings.items()},
-    }
     port = free_port()
-    with standalone(home, environment, port) as process:
+    with standalone(home, airflow_environment(home, mark, settings), port) as process:
         airflow = Airflow(home, port, process)
         try:
             until(airflow.is_healthy, f"a healthy Airflow; its log is {json.dumps(str(home))}")

@@ -11,12 +11,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from standalone import SECONDS, Airflow, LocalPai, family, local_pai, running, until
+from outside import KEY, SECONDS, LocalPai, family, files_with, local_pai, until
+from standalone import Airflow, running
 
 pytest.importorskip("airflow.triggers.shared_stream", reason="waits share polls from Airflow 3.3 on")
 
@@ -25,11 +25,6 @@ pytestmark = pytest.mark.timeout(4 * SECONDS)
 INTERVAL = 2
 SETTLE_SECONDS = 3.0
 """As airflow_provider_pai.events has it, which says what a killed triggerer announces again."""
-KEY = {
-    "access_key_id": "STS.KeyOfTheWaitingTest",
-    "access_key_secret": "SecretThatMustNotBeFoundAnywhere0123456789",
-    "security_token": "TokenThatMustNotBeFoundAnywhere0123456789",
-}
 WRONG_SECRET = "WrongSecretThatMustNotBeFoundEither0123456789"
 SETTINGS = {
     "DAG_PROCESSOR__REFRESH_INTERVAL": "2",  # so that the DAGs are found as soon as they are written
@@ -89,28 +84,15 @@ with DAG("on_each", max_active_runs=1, schedule=[each]):
 """
 
 
-def connection(pai: LocalPai, conn_id: str, secret: str) -> dict[str, Any]:
-    """A connection as the Connections page saves it."""
-    extra = f'{{"region": "cn-hangzhou", "security_token": "{KEY["security_token"]}"}}'
-    return {
-        "connection_id": conn_id,
-        "conn_type": "pai",
-        "host": pai.url,
-        "login": KEY["access_key_id"],
-        "password": secret,
-        "extra": extra,
-    }
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Airflow, LocalPai]]:
     home = tmp_path_factory.mktemp("airflow")
     (home / "dags").mkdir()
     mark = uuid.uuid4().hex
     try:
-        with local_pai(mark, KEY) as pai, running(home, mark, SETTINGS) as airflow:
+        with local_pai(mark) as pai, running(home, mark, SETTINGS) as airflow:
             for conn_id, secret in {"pai_e2e": KEY["access_key_secret"], "pai_wrong": WRONG_SECRET}.items():
-                airflow.call("POST", "/api/v2/connections", connection(pai, conn_id, secret))
+                airflow.call("POST", "/api/v2/connections", pai.connection(conn_id, secret))
             (home / "dags" / "waits.py").write_text(DAGS)
             until(
                 lambda: airflow.has_dags("deferred", "poking", "denied", "on_batch", "on_each"),
@@ -303,13 +285,11 @@ def test_a_killed_triggerer_loses_nothing(world):
 
 def test_no_secret_is_in_the_database_or_in_any_log(world):
     airflow, _ = world
-    files = {path: path.read_bytes() for path in airflow.home.rglob("*") if path.is_file()}
-    databases = [path for path in files if path.name.startswith("airflow.db")]
-    logs = [path for path in files if "log" in path.name or Path(airflow.home / "logs") in path.parents]
-    assert any(KEY["access_key_id"].encode() in files[path] for path in databases)  # the search finds things
-    assert any(b"pai_wrong" in files[path] or b"PaiAuthenticationError" in files[path] for path in logs)
+    stored = files_with(airflow.home, KEY["access_key_id"])
+    assert any(path.name.startswith("airflow.db") for path in stored)  # the search finds things
+    assert files_with(airflow.home, "PaiAuthenticationError")
     for secret in (KEY["access_key_secret"], KEY["security_token"], WRONG_SECRET):
-        assert [path for path, content in files.items() if secret.encode() in content] == []
+        assert files_with(airflow.home, secret) == []
 
 
 def test_airflow_is_alive_to_the_end(world):
