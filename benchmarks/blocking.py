@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from statistics import median
 from typing import Any
@@ -89,22 +90,24 @@ def slow_uri() -> str:
 
 
 async def obtain() -> None:
-    """Obtain a credential for several flows at once, which find nobody at home."""
-    from airflow_provider_pai.api import AsyncPaiClient, PaiError, credential_source, list_runs_page
+    """Obtain a credential for several flows at once, which then find nobody at home."""
+    from airflow_provider_pai.api import list_runs_page
+    from airflow_provider_pai.clients import SharedClient
 
-    source = credential_source("credentials_uri", {"credentials_uri": slow_uri()})
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        closed = probe.getsockname()[1]
+        closed = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    extra = {"credential_type": "credentials_uri", "credentials_uri": slow_uri()}
+    os.environ["AIRFLOW_CONN_MEASURED"] = json.dumps({"conn_type": "pai", "host": closed, "extra": extra})
+    client = SharedClient("measured", None)
+    logging.disable()
 
-    async def ask(client: AsyncPaiClient) -> None:
-        try:
-            async with asyncio.timeout(2 * SLOW_SECONDS):
-                await client.run(list_runs_page())
-        except (PaiError, TimeoutError):
-            pass
+    async def ask() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.5 * SLOW_SECONDS):
+                await client.run(list_runs_page)
 
-    async with AsyncPaiClient(f"http://127.0.0.1:{closed}", source) as client:
-        await asyncio.gather(*(ask(client) for _ in range(WAITS)))
+    await asyncio.gather(*(ask() for _ in range(WAITS)))
+    await client.close()
 
 
 async def obtain_on_the_loop() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import os
 import re
 import ssl
@@ -194,6 +195,7 @@ class AsyncPaiClient(Driver):
         self._asking: dict[AnyCredential | None, asyncio.Task[AnyCredential]] = {}
 
     async def __aenter__(self) -> AsyncPaiClient:
+        await asyncio.to_thread(importlib.import_module, "aiohttp")  # 140 ms, once in a process
         import aiohttp
 
         connector = aiohttp.TCPConnector()
