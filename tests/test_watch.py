@@ -171,7 +171,7 @@ class Watched:
         """Poll once, let everybody look who has a reason to, and return the number of requests."""
         known = self.world.pai.request_counts.get("ListRuns", 0)
         snapshot = await self.watch._poll()
-        looked = [await waiter.take(snapshot) for waiter in self.told]
+        looked = await asyncio.gather(*(waiter.take(snapshot) for waiter in self.told))  # as triggers do
         hidden = self._cancels_out()
         for waiter, has_looked in zip(self.told, looked, strict=True):
             waiter.excused = not has_looked and (waiter.excused or hidden)
