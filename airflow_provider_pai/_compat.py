@@ -99,6 +99,7 @@ __all__ = [
     "form_widgets",
     "object_storage_path",
     "pushed_link",
+    "starts_in_triggerer",
     "task_success",
     "trigger_event",
 ]
@@ -129,6 +130,14 @@ def default_deferrable() -> bool:
     conf = _first("conf", "airflow.sdk.configuration", "airflow.configuration")
     deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
     return deferrable
+
+
+def starts_in_triggerer(*, templates: bool) -> bool:
+    """Tell whether the scheduler hands a task straight to the triggerer, and that renders its templates."""
+    if hasattr(_first("BaseTrigger", "airflow.triggers.base"), "render_template_fields"):  # 3.3
+        return True
+    # 2 and 3.0; in 3.1 and 3.2 operators take the arguments, but the scheduler does not look at them.
+    return not templates and hasattr(_first("TaskInstance", "airflow.models.taskinstance"), "defer_task")
 
 
 def trigger_event(payload: Any) -> Any:
