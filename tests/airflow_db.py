@@ -205,6 +205,20 @@ def reschedules(ran: Ran, task_id: str) -> int:
         return int(session.query(model).filter_by(**of_ti).count())
 
 
+def schedule(ran: Ran, task_id: str) -> tuple[str, tuple[str, dict[str, Any]] | None]:
+    """Let the scheduler take a task that has run once more: its state then, and its trigger if it has one."""
+    dag_run, trigger = first("DagRun", "airflow.models.dagrun"), first("Trigger", "airflow.models.trigger")
+    with _session() as session:
+        run = session.query(dag_run).filter_by(dag_id=ran.dag.dag_id, run_id=ran.run_id).one()
+        ti = run.get_task_instance(task_id, session=session)
+        ti.task, ti.state = serialize(ran.dag).get_task(task_id), None
+        run.schedule_tis([ti], session=session)
+        session.flush()
+        session.refresh(ti)
+        found = session.get(trigger, ti.trigger_id) if ti.trigger_id else None
+        return str(getattr(ti.state, "value", ti.state)), found and (found.classpath, found.kwargs)
+
+
 def add_connection(**fields: Any) -> str:
     """Store a connection in the database, as the Connections page does, and return its id."""
     model = first("Connection", "airflow.models.connection")
