@@ -110,12 +110,11 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         if self.follow_if_failed is not None and (self.on_fail == "fail" or self.follow_if_passed is None):
             raise PaiUsageError("follow_if_failed goes with follow_if_passed, and not with on_fail='fail'.")
         Selection.parse(self.select)
-        if isinstance(self.metrics, Mapping) or not is_later(self.metrics):
-            written = self.metrics
-            if isinstance(written, Mapping) and any(is_later(rule) for rule in written.values()):
-                written = {metric: rule for metric, rule in written.items() if not is_later(rule)}
-            if written or written == self.metrics:
-                self._rules(written)
+        written = self.metrics
+        if isinstance(written, Mapping) and is_later(written):
+            written = {metric: rule for metric, rule in written.items() if not is_later(rule)}
+        if not is_later(written) and (written or written == self.metrics):
+            self._rules(written)
 
     def _rules(self, metrics: MetricRules) -> list[MetricRule]:
         rules = parse_rules(metrics)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 AT_ONCE = 2
-SECONDS = 1800
+SECONDS = 1200
 """How long the tests may take on one Airflow."""
 SHOWN = 20_000
 """How much of the end of a log is printed, in characters; pytest tells its failures there."""
