@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
@@ -45,7 +46,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     :param end_from_trigger: let the triggerer end the task too; a failure still goes through a worker, so
         that ``retries``, ``soft_fail`` and callbacks mean what they always do.
     :param start_from_trigger: let the triggerer start the task too, where it is not mapped. Needs Airflow
-        3.3; without templates 2.10, 2.11 and 3.0 will do.
+        3.3; without templates 2.10, 2.11 and 3.0 will do. Takes no other task's output.
     :return: ``[run.to_dict(), …]``, the runs that were there when the wait ended.
     :raises PaiUsageError: when the DAG is parsed: ``metrics`` that are no rules, or a ``start_from_trigger``
         that this Airflow lacks.
@@ -110,6 +111,14 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                 "start_from_trigger needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do."
                 f"{given} Leave it out, and the wait starts in a worker."
             )
+        for name, value in self._trigger_arguments().items():
+            try:
+                json.dumps(value)
+            except TypeError:  # what another task hands on
+                raise PaiUsageError(
+                    f"start_from_trigger: {name}={value!r} cannot go to the triggerer, which takes "
+                    "plain values and templates. Leave it out, and the wait starts in a worker."
+                ) from None
 
     @cached_property
     def condition(self) -> RunCondition:

@@ -74,6 +74,14 @@ def test_a_feature_is_there_or_refused_with_the_remedy(
         assert "AttributeError" not in why
 
 
+def test_what_another_task_hands_on_does_not_start_in_the_triggerer(airflow_db: None, tmp_path: Path) -> None:
+    other = "PaiRunSensor(task_id='other', labels='a:b').output"
+    why = refusal(tmp_path, WAIT.format(other, "start_from_trigger"))
+    assert "PaiUsageError" in why
+    assert "labels" in why
+    assert "Leave it out" in why
+
+
 def test_what_is_done_in_silence_is_as_the_page_says() -> None:
     assert said("One poll for all waits with the same labels") == SHARES_POLLS
     stores = first("AssetStateStoreAccessors", "airflow.sdk.execution_time.context")
