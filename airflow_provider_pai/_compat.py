@@ -99,12 +99,27 @@ __all__ = [
     "default_deferrable",
     "first_reschedule",
     "form_widgets",
+    "get_connection",
     "object_storage_path",
     "pushed_link",
     "starts_in_triggerer",
     "task_success",
     "trigger_event",
 ]
+
+
+def get_connection(conn_id: str) -> Connection:
+    """Return a connection.
+
+    :raises AirflowNotFoundException: there is none.
+    """
+    try:
+        return BaseHook.get_connection(conn_id)
+    except ImportError as error:
+        if "SUPERVISOR_COMMS" not in str(error):
+            raise
+        # 3.1 asks its supervisor last, and trips where there is none, which is outside of a task.
+        raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined") from error
 
 
 async def aget_connection(conn_id: str) -> tuple[Connection, dict[str, Any]]:
@@ -121,7 +136,7 @@ async def aget_connection(conn_id: str) -> tuple[Connection, dict[str, Any]]:
     from asgiref.sync import sync_to_async
 
     def look_up() -> tuple[Connection, dict[str, Any]]:
-        found = BaseHook.get_connection(conn_id)
+        found = get_connection(conn_id)
         return found, found.extra_dejson
 
     return await sync_to_async(look_up)()
