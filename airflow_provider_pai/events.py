@@ -27,7 +27,10 @@ from airflow_provider_pai.watch import NEWEST_FIRST, Seat, Snapshot, Waiter
 __all__ = ["REMEMBERED", "SETTLE_SECONDS", "PaiRunEventTrigger", "pai_run_asset"]
 
 if BaseEventTrigger is None:
-    raise ImportError("PaiRunEventTrigger needs asset watchers, which came with Airflow 3.0.")
+    raise ImportError(
+        "PaiRunEventTrigger and pai_run_asset need asset watchers, which came with Airflow 3.0. Before it, "
+        "let a DAG with a schedule wait: PaiRunSensor(deferrable=True)."
+    )
 
 REMEMBERED = 1000
 """How many runs are remembered as announced: 40 KB in the state store, whose values should stay below 64."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_provider_pai.api import Run
     from airflow_provider_pai.hooks import PaiHook
 
-__all__ = ["FILTERS", "PaiOperator", "RunFilterOperator"]
+__all__ = ["FILTERS", "PaiOperator", "RunFilterOperator", "is_later"]
 
 FILTERS = (
     *("workspace_id", "experiment_id", "name", "source_type", "source_id", "labels"),
@@ -101,3 +101,12 @@ class RunFilterOperator(PaiOperator):
     def filters(self) -> dict[str, Any]:
         """Return the filters as they are once the task's templates are rendered."""
         return {name: getattr(self, name) for name in FILTERS}
+
+
+def is_later(value: Any) -> bool:
+    """Tell whether only the running task knows a value: a template, or what another task hands on."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return any(map(is_later, value))
+    return hasattr(value, "resolve") or (isinstance(value, str) and "{" in value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_pai._compat import AirflowFailException, BranchMixIn
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
-from airflow_provider_pai.filters import FILTERS, RunFilterOperator
+from airflow_provider_pai.filters import FILTERS, RunFilterOperator, is_later
 from airflow_provider_pai.rules import MetricRule, MetricRules, parse_rules
 from airflow_provider_pai.verdict import MissingBaseline, Selection, Verdict, judge
 
@@ -110,12 +110,11 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         if self.follow_if_failed is not None and (self.on_fail == "fail" or self.follow_if_passed is None):
             raise PaiUsageError("follow_if_failed goes with follow_if_passed, and not with on_fail='fail'.")
         Selection.parse(self.select)
-        if not _later(self.metrics):
-            written = self.metrics
-            if isinstance(written, Mapping) and any(_later(rule) for rule in written.values()):
-                written = {metric: rule for metric, rule in written.items() if not _later(rule)}
-            if written or written == self.metrics:
-                self._rules(written)
+        written = self.metrics
+        if isinstance(written, Mapping) and is_later(written):
+            written = {metric: rule for metric, rule in written.items() if not is_later(rule)}
+        if not is_later(written) and (written or written == self.metrics):
+            self._rules(written)
 
     def _rules(self, metrics: MetricRules) -> list[MetricRule]:
         rules = parse_rules(metrics)
@@ -191,13 +190,6 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
 
 def _ids(followed: str | Sequence[str] | None) -> list[str] | None:
     return [followed] if isinstance(followed, str) else None if followed is None else list(followed)
-
-
-def _later(value: Any) -> bool:
-    """Whether only the running task knows a value: a template, or what another task hands on."""
-    if isinstance(value, (list, tuple)):
-        return any(_later(part) for part in value)
-    return hasattr(value, "resolve") or (isinstance(value, str) and "{" in value)
 
 
 def _flat(runs: Any) -> Iterator[str | Mapping[str, Any]]:

@@ -20,6 +20,7 @@ from airflow_provider_pai._compat import (
     BaseHook,
     aget_connection,
     form_widgets,
+    get_connection,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class PaiHook(BaseHook):
 
         :raises PaiConfigurationError: with the field of the connection to mend.
         """
-        conn = self.get_connection(self.pai_conn_id)
+        conn = get_connection(self.pai_conn_id)
         return connection.Settings.of(conn, conn.extra_dejson, self.region)
 
     @functools.cached_property

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pai._compat import object_storage_path
 from airflow_provider_pai.filters import RunFilterOperator
-from airflow_provider_pai.gate import PaiRunGateOperator
 from airflow_provider_pai.links import PaiRunLink
 from airflow_provider_pai.writing import (
     PaiCreateRunOperator,
@@ -20,6 +19,7 @@ from airflow_provider_pai.writing import (
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
     from airflow_provider_pai.api import Run
+    from airflow_provider_pai.gate import PaiRunGateOperator
 
 __all__ = [
     "PaiCreateRunOperator",
@@ -33,6 +33,15 @@ __all__ = [
 
 XCOM_BYTES = 1024 * 1024
 """How large a list may be to go to XCom: it is stored in Airflow's database and sent whole to each reader."""
+
+
+def __getattr__(name: str) -> Any:
+    # Only when it is asked for: Airflow 3.0 loads all of its models and an HTTP library for any branch.
+    if name == "PaiRunGateOperator":
+        from airflow_provider_pai import gate
+
+        return gate.PaiRunGateOperator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class PaiListRunsOperator(RunFilterOperator):

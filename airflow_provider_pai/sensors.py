@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
@@ -16,8 +17,9 @@ from airflow_provider_pai._compat import (
     PokeReturnValue,
     default_deferrable,
     first_reschedule,
+    starts_in_triggerer,
 )
-from airflow_provider_pai.filters import FILTERS, RunFilterOperator
+from airflow_provider_pai.filters import FILTERS, RunFilterOperator, is_later
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
@@ -43,8 +45,11 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         the same labels share one poll. Default: ``[operators] default_deferrable``.
     :param end_from_trigger: let the triggerer end the task too; a failure still goes through a worker, so
         that ``retries``, ``soft_fail`` and callbacks mean what they always do.
-    :param start_from_trigger: let the triggerer start the task too; templates need Airflow 3.3.
+    :param start_from_trigger: let the triggerer start the task too, where it is not mapped. Needs Airflow
+        3.3; without templates 2.10, 2.11 and 3.0 will do. Takes no other task's output.
     :return: ``[run.to_dict(), …]``, the runs that were there when the wait ended.
+    :raises PaiUsageError: when the DAG is parsed: ``metrics`` that are no rules, or a ``start_from_trigger``
+        that this Airflow lacks.
 
     **Example.** A daily DAG run for 2025-10-20 waits with ``labels="is_evaluation:true"``,
     ``created_after="{{ data_interval_start }}"``, ``poke_interval=60`` and ``timeout=3600``. The task starts
@@ -87,6 +92,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         if self.deferrable and start_from_trigger:
             from airflow_provider_pai._compat import StartTriggerArgs
 
+            self._check_start_from_trigger()
             self.start_from_trigger = True
             self.start_trigger_args = StartTriggerArgs(
                 trigger_cls="airflow_provider_pai.triggers.PaiRunTrigger",
@@ -94,6 +100,25 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                 next_method="execute_complete",
                 timeout=timedelta(seconds=self.timeout),
             )
+
+    def _check_start_from_trigger(self) -> None:
+        from airflow_provider_pai.api.errors import PaiUsageError
+
+        templated = [name for name in self.template_fields if is_later(getattr(self, name))]
+        if not starts_in_triggerer(templates=bool(templated)):
+            given = f" Templates are in {', '.join(templated)}." if templated else ""
+            raise PaiUsageError(
+                "start_from_trigger needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do."
+                f"{given} Leave it out, and the wait starts in a worker."
+            )
+        for name, value in self._trigger_arguments().items():
+            try:
+                json.dumps(value)
+            except TypeError:  # what another task hands on
+                raise PaiUsageError(
+                    f"start_from_trigger: {name}={value!r} cannot go to the triggerer, which takes "
+                    "plain values and templates. Leave it out, and the wait starts in a worker."
+                ) from None
 
     @cached_property
     def condition(self) -> RunCondition:

@@ -8,6 +8,7 @@ versions is found here, so that the tests say only what is promised.
 from __future__ import annotations
 
 import atexit
+import functools
 import inspect
 import itertools
 import json
@@ -74,6 +75,15 @@ AIRFLOW_BASE = (
     "airflow.sensors.base, airflow.hooks.base"
 )
 """What a DAG file with any operator and sensor imports."""
+
+AIRFLOW_BRANCH = (
+    "import airflow.sdk.bases.branch"
+    if VERSION >= (3, 2)
+    else "import airflow.providers.standard.operators.branch"
+    if VERSION >= (3, 0)
+    else "import airflow.operators.branch"
+)
+"""What any task that branches imports besides; on 3.0 that is all of Airflow's models, and aiohttp."""
 
 _numbers = itertools.count(1)
 
@@ -205,6 +215,20 @@ def reschedules(ran: Ran, task_id: str) -> int:
         return int(session.query(model).filter_by(**of_ti).count())
 
 
+def schedule(ran: Ran, task_id: str) -> tuple[str, tuple[str, dict[str, Any]] | None]:
+    """Let the scheduler take a task that has run once more: its state then, and its trigger if it has one."""
+    dag_run, trigger = first("DagRun", "airflow.models.dagrun"), first("Trigger", "airflow.models.trigger")
+    with _session() as session:
+        run = session.query(dag_run).filter_by(dag_id=ran.dag.dag_id, run_id=ran.run_id).one()
+        ti = run.get_task_instance(task_id, session=session)
+        ti.task, ti.state = serialize(ran.dag).get_task(task_id), None
+        run.schedule_tis([ti], session=session)
+        session.flush()
+        session.refresh(ti)
+        found = session.get(trigger, ti.trigger_id) if ti.trigger_id else None
+        return str(getattr(ti.state, "value", ti.state)), found and (found.classpath, found.kwargs)
+
+
 def add_connection(**fields: Any) -> str:
     """Store a connection in the database, as the Connections page does, and return its id."""
     model = first("Connection", "airflow.models.connection")
@@ -227,9 +251,20 @@ def _session() -> Any:
 def airflow_db() -> None:
     """Airflow's database, migrated once for the session."""
     first("initdb", "airflow.utils.db")()
+    if VERSION >= (3, 0):
+        _keep_the_api_server()
     if VERSION in ((3, 0), (3, 1)):
         _mend_rescheduling()
         _log_as_a_worker_does()
+
+
+def _keep_the_api_server() -> None:
+    """Let all tasks of ``dag.test()`` talk to one Execution API, as 3.3 does.
+
+    Before, each makes one of its own, which takes longer than the task, and a thread of which stays.
+    """
+    home = import_module("airflow.sdk.execution_time.supervisor")
+    home.in_process_api_server = functools.cache(home.in_process_api_server)
 
 
 def _mend_rescheduling() -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from airflow_db import AIRFLOW_BASE, airflow_db
+from airflow_db import AIRFLOW_BASE, AIRFLOW_BRANCH, airflow_db
 
 COSTLY = ("aiohttp", "alibabacloud_credentials", "alibabacloud_tea_openapi", "pandas", "requests", "Tea")
 
@@ -43,6 +43,15 @@ def test_operators_and_sensors_load_no_http_library_and_no_sdk(ours: set[str]) -
 @pytest.mark.parametrize("module", ["api.client", "hooks", "emulator", "testing"])
 def test_operators_and_sensors_do_not_load(ours: set[str], module: str) -> None:
     assert f"airflow_provider_pai.{module}" not in ours
+
+
+def test_a_gate_adds_nothing_costly_to_what_airflow_loads_for_any_branch() -> None:
+    branch = f"{AIRFLOW_BASE}\n{AIRFLOW_BRANCH}"
+    added = loaded(f"{branch}\nfrom airflow_provider_pai.operators import PaiRunGateOperator") - loaded(
+        branch
+    )
+    assert "airflow_provider_pai.gate" in added
+    assert not {name for name in added if name.split(".")[0] in COSTLY}
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,7 @@ def served(airflow_db: None) -> Iterator[PaiEmulator]:  # noqa: F811
         patched.setenv("AIRFLOW_CONN_PAI_DEFAULT", emulator.connection_uri)
         emulator.quirks.max_results = PAGE
         patched.setattr("airflow_provider_pai.watch.PAGE_SIZE", PAGE)  # what the watch reckons with
+        patched.setattr("airflow_provider_pai.clients.QUOTA_SECONDS", 0.0)  # counted, not timed
         yield emulator
 
 
