@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import psutil
 import requests
@@ -92,16 +93,21 @@ class LocalPai:
 class Airflow:
     """A running `airflow standalone`, over its REST API and its processes."""
 
+    api = "/api/v2"
+    health = "/api/v2/monitor/health"
+    moment: ClassVar = {"logical_date": None}  # of a DAG run that is started by hand
+
     def __init__(self, home: Path, port: int, process: subprocess.Popen[bytes]) -> None:
         self.home = home
         self.process = process
-        self._url = f"http://{LOOPBACK}:{port}"
+        self.url = f"http://{LOOPBACK}:{port}"
+        self.password = PASSWORD
         self._session = session()
         self._restarted: subprocess.Popen[bytes] | None = None
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Send one request to the REST API and return its JSON."""
-        answer = self._session.request(method, f"{self._url}{path}", json=body, timeout=120)
+        answer = self._session.request(method, f"{self.url}{path}", json=body, timeout=120)
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
         return answer.json()
 
@@ -113,23 +119,33 @@ class Airflow:
         deadline = time.monotonic() + 60
         while True:
             with suppress(AssertionError):
-                return self.call("GET", f"/api/v2/{path}")
+                return self.call("GET", f"{self.api}/{path}")
             if time.monotonic() > deadline:
-                return self.call("GET", f"/api/v2/{path}")
+                return self.call("GET", f"{self.api}/{path}")
             time.sleep(0.5)
 
     def is_healthy(self) -> bool:
         """Tell whether every component reports for work."""
         check(self.process)
         with suppress(requests.RequestException, AssertionError):
-            health = self.call("GET", "/api/v2/monitor/health")
-            return all(component["status"] == "healthy" for component in health.values())
+            health = self.call("GET", self.health)
+            # Airflow 2 says None of a dag processor that is part of the scheduler.
+            return all(component["status"] in ("healthy", None) for component in health.values())
         return False
 
     def log_in(self) -> None:
         """Take on the administrator's rights."""
         token = self.call("POST", "/auth/token", {"username": USER, "password": PASSWORD})["access_token"]
         self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def command(self, *arguments: str) -> tuple[bool, str]:
+        """Run an `airflow` command in this home: whether it succeeded, and what it said."""
+        environment = psutil.Process(self.process.pid).environ()
+        program = shutil.which("airflow", path=environment["PATH"]) or "airflow"
+        done = subprocess.run(
+            [program, *arguments], env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+        return done.returncode == 0, done.stdout + done.stderr
 
     def has_dags(self, *dag_ids: str) -> bool:
         """Tell whether these DAGs have been read; one that cannot be is an error."""
@@ -139,8 +155,8 @@ class Airflow:
 
     def start(self, dag_id: str, **conf: Any) -> str:
         """Start a DAG run and return its id."""
-        body = {"dag_run_id": uuid.uuid4().hex, "logical_date": None, "conf": conf}
-        run_id: str = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)["dag_run_id"]
+        body = {"dag_run_id": uuid.uuid4().hex, "conf": conf, **self.moment}
+        run_id: str = self.call("POST", f"{self.api}/dags/{dag_id}/dagRuns", body)["dag_run_id"]
         return run_id
 
     def states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
@@ -213,6 +229,19 @@ class Airflow:
             end(self._restarted)
 
 
+class Airflow2(Airflow):
+    """The same of Airflow 2, which makes up the administrator's password itself."""
+
+    api = "/api/v1"
+    health = "/api/v1/health"
+    moment: ClassVar = {}
+
+    def log_in(self) -> None:
+        """Take on the administrator's rights."""
+        self.password = (self.home / "standalone_admin_password.txt").read_text()
+        self._session.auth = (USER, self.password)
+
+
 @contextmanager
 def local_pai(mark: str, key: dict[str, str]) -> Iterator[LocalPai]:
     """Run the emulator as `python -m airflow_provider_pai.emulator`, and end it afterwards."""
@@ -235,12 +264,22 @@ def local_pai(mark: str, key: dict[str, str]) -> Iterator[LocalPai]:
 
 
 @contextmanager
-def running(home: Path, mark: str, settings: dict[str, str]) -> Iterator[Airflow]:
-    """Run `airflow standalone` with DAGs of its own home, and end all that it started."""
+def running(
+    home: Path,
+    mark: str,
+    settings: dict[str, str],
+    programs: Path = Path(sys.executable).parent,
+    kind: type[Airflow] = Airflow,
+    seconds: float = SECONDS,
+) -> Iterator[Airflow]:
+    """Run `airflow standalone` with DAGs of its own home, and end all that it started.
+
+    ``programs`` is the folder with the `airflow` to run; it may take ``seconds`` to start.
+    """
     inherited = {name: value for name, value in os.environ.items() if "AIRFLOW_" not in name}
     environment = {
         **inherited,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONPATH": str(CHECKOUT),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
@@ -252,9 +291,9 @@ def running(home: Path, mark: str, settings: dict[str, str]) -> Iterator[Airflow
     }
     port = free_port()
     with standalone(home, environment, port) as process:
-        airflow = Airflow(home, port, process)
+        airflow = kind(home, port, process)
         try:
-            until(airflow.is_healthy, f"a healthy Airflow; its log is {json.dumps(str(home))}")
+            until(airflow.is_healthy, f"a healthy Airflow; its log is {json.dumps(str(home))}", seconds)
             airflow.log_in()
             yield airflow
         finally:
