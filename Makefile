@@ -26,7 +26,8 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export SCARF_ANALYTICS := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-all e2e distributed lint types bench screenshots constraints wheel check-wheel clean
+.PHONY: help demo ui test test-all e2e forms browser distributed lint types bench screenshots constraints
+.PHONY: wheel check-wheel clean
 
 help:  ## this list
 	@echo "make TARGET [AIRFLOW=$(AIRFLOW)] [PYTHON=$(PYTHON)]"
@@ -46,7 +47,20 @@ test-all: $(KNOWN:%=.venvs/%/$(STAMP))  ## the same tests on every supported Air
 	@$(CHECKS)/bin/python -m tests.matrix $(KNOWN)
 
 e2e: $(CHECKS)/$(STAMP)  ## tests with a whole Airflow: scheduler, triggerer, API server, dag processor
-	$(CHECKS)/bin/python -m pytest -q tests/e2e
+	$(CHECKS)/bin/python -m pytest -q tests/e2e --ignore=tests/e2e/test_forms.py
+
+FORMS      := 3.3.2 3.2.2 3.0.6 2.10.4
+PLAYWRIGHT := playwright==1.65.2
+PICTURED   := $(CHECKS)/bin/python -m pytest -q --durations=5 tests/e2e/test_forms.py
+
+forms: browser $(FORMS:%=.venvs/%/$(STAMP))  ## the connection form and a task's link in a real browser, on four Airflows
+	$(PICTURED)
+
+browser: $(CHECKS)/$(STAMP)
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } || \
+	    { echo "No Chromium is on the PATH; on Debian, as root: apt-get install chromium"; exit 1; }
+	@$(CHECKS)/bin/uv pip install --quiet --python $(CHECKS)/bin/python $(PLAYWRIGHT)
 
 distributed: $(CELERY)/$(STAMP)  ## 200 waits over two workers, schedulers and triggerers; one of each is killed
 	$(CELERY)/bin/python -m pytest -q -s tests/distributed
@@ -64,8 +78,9 @@ bench: $(CHECKS)/$(STAMP)  ## measure clients and imports, the event loop's stal
 	@$(CHECKS)/bin/python -m benchmarks.blocking
 	@$(CHECKS)/bin/python -m benchmarks.waiting
 
-screenshots: $(CHECKS)/$(STAMP)  ## take docs/images anew (needs Chromium)
-	@$(CHECKS)/bin/uv pip install --quiet --python $(CHECKS)/bin/python playwright==1.65.2 pillow
+screenshots: browser  ## take docs/images anew, where the tests in the browser pass
+	@$(CHECKS)/bin/uv pip install --quiet --python $(CHECKS)/bin/python pillow
+	$(PICTURED) -k $(NEWEST)
 	@$(CHECKS)/bin/python docs/screenshots.py
 
 constraints: $(CHECKS)/$(STAMP)  ## pin every supported Airflow's environment anew

@@ -5,6 +5,7 @@ Everything is found by looking where it is, not by comparing version numbers. Ty
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -209,17 +210,27 @@ def pushed_link(operator: BaseOperator, ti_key: Any, key: str) -> str | None:
 
 
 def form_widgets(fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the WTForms fields of a connection form; Airflow before 3.2 knows no other description."""
-    widgets, wtforms = import_module("flask_appbuilder.fieldwidgets"), import_module("wtforms")
+    """Return the WTForms fields of a connection form; Airflow before 3.2 knows no other description.
+
+    Airflow 2 draws them, for which they need flask_appbuilder's looks. Airflow 3.0 and 3.1 only read them,
+    and may be without flask_appbuilder.
+    """
+    wtforms = import_module("wtforms")
+    text = password = None
+    with suppress(ImportError):
+        widgets = import_module("flask_appbuilder.fieldwidgets")
+        text, password = widgets.BS3TextFieldWidget(), widgets.BS3PasswordFieldWidget()
     made = {}
     for name, field in fields.items():
         schema, texts = field["schema"], {"label": field["label"], "description": field["description"]}
         if "boolean" in schema["type"]:
             made[name] = wtforms.BooleanField(**texts)
         elif schema.get("format") == "password":
-            made[name] = wtforms.PasswordField(**texts, widget=widgets.BS3PasswordFieldWidget())
+            made[name] = wtforms.PasswordField(**texts, widget=password)
         else:
-            made[name] = wtforms.StringField(**texts, widget=widgets.BS3TextFieldWidget())
+            choices = [choice for choice in schema.get("enum", ()) if choice is not None]
+            only = [wtforms.validators.Optional(), wtforms.validators.any_of(choices)] if choices else []
+            made[name] = wtforms.StringField(**texts, validators=only, widget=text)
     return made
 
 

@@ -29,20 +29,19 @@ EVALUATED = {
 }
 
 
-def seed(pai_url: str) -> None:
+def seed(client: api.PaiClient) -> None:
     """Leave a few evaluated runs in the local PAI, for the examples that only read."""
-    with api.PaiClient(pai_url, api.StaticCredential(api.Credential(**KEY))) as client:
-        workspace_id = client.run(api.get_default_workspace()).workspace_id
-        experiment_id = client.run(api.create_experiment("image-models", workspace_id=workspace_id))
-        for number, (name, metrics) in enumerate(EVALUATED.items(), start=1):
-            run = api.create_run(
-                experiment_id,
-                name=name,
-                labels={"is_evaluation": "true"},
-                source_type="TrainingService",  # what the button to the PAI console leads to
-                source_id=f"train{number:08}",
-            )
-            client.run(api.log_run_metrics(client.run(run), metrics))
+    workspace_id = client.run(api.get_default_workspace()).workspace_id
+    experiment_id = client.run(api.create_experiment("image-models", workspace_id=workspace_id))
+    for number, (name, metrics) in enumerate(EVALUATED.items(), start=1):
+        run = api.create_run(
+            experiment_id,
+            name=name,
+            labels={"is_evaluation": "true"},
+            source_type="TrainingService",  # what the button to the PAI console leads to
+            source_id=f"train{number:08}",
+        )
+        client.run(api.log_run_metrics(client.run(run), metrics))
 
 
 @contextmanager
@@ -75,7 +74,8 @@ def serve(port: int, interrupted: threading.Event) -> None:
     home = fresh_home("ui")
     print("Starting Airflow and a local PAI; this takes half a minute or more …", flush=True)
     with emulator(home) as pai_url:
-        seed(pai_url)
+        with api.PaiClient(pai_url, api.StaticCredential(api.Credential(**KEY))) as client:
+            seed(client)
         environment = airflow_environment(home, pai_url)
         del environment["AIRFLOW_CONN_PAI_DEFAULT"]  # it would win over the saved one
         environment["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "INFO"  # the tasks' logs are there to be read

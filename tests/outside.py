@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import psutil
 import requests
@@ -32,12 +32,17 @@ KEY = {
 T = TypeVar("T")
 
 
-def airflow_environment(home: Path, mark: str, settings: dict[str, str]) -> dict[str, str]:
-    """Return the environment of an Airflow in its own home, with settings such as `CORE__PARALLELISM`."""
+def airflow_environment(
+    home: Path, mark: str, settings: dict[str, str], programs: Path = Path(sys.executable).parent
+) -> dict[str, str]:
+    """Return the environment of an Airflow in its own home, with settings such as `CORE__PARALLELISM`.
+
+    ``programs`` is the folder with the `airflow` to run.
+    """
     inherited = {name: value for name, value in os.environ.items() if "AIRFLOW_" not in name}
     return {
         **inherited,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONPATH": str(CHECKOUT),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
@@ -140,13 +145,18 @@ class LocalPai:
 class AirflowApi:
     """Airflow's REST API, with an administrator's rights once logged in."""
 
+    api = "/api/v2"
+    health = "/api/v2/monitor/health"
+    moment: ClassVar[dict[str, None]] = {"logical_date": None}  # of a DAG run that is started by hand
+
     def __init__(self, port: int) -> None:
-        self._url = f"http://{LOOPBACK}:{port}"
+        self.url = f"http://{LOOPBACK}:{port}"
+        self.password = PASSWORD
         self._session = session()
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Send one request to the REST API and return its JSON."""
-        answer = self._session.request(method, f"{self._url}{path}", json=body, timeout=120)
+        answer = self._session.request(method, f"{self.url}{path}", json=body, timeout=120)
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
         return answer.json()
 
@@ -158,16 +168,17 @@ class AirflowApi:
         deadline = time.monotonic() + 60
         while True:
             with suppress(AssertionError):
-                return self.call("GET", f"/api/v2/{path}")
+                return self.call("GET", f"{self.api}/{path}")
             if time.monotonic() > deadline:
-                return self.call("GET", f"/api/v2/{path}")
+                return self.call("GET", f"{self.api}/{path}")
             time.sleep(0.5)
 
     def is_healthy(self) -> bool:
         """Tell whether every component reports for work."""
         with suppress(requests.RequestException, AssertionError):
-            health = self.call("GET", "/api/v2/monitor/health")
-            return all(component["status"] == "healthy" for component in health.values())
+            health = self.call("GET", self.health)
+            # Airflow 2 says None of a dag processor that is part of the scheduler.
+            return all(component["status"] in ("healthy", None) for component in health.values())
         return False
 
     def log_in(self) -> None:
@@ -183,8 +194,8 @@ class AirflowApi:
 
     def start(self, dag_id: str, **conf: Any) -> str:
         """Start a DAG run and return its id."""
-        body = {"dag_run_id": uuid.uuid4().hex, "logical_date": None, "conf": conf}
-        run_id: str = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)["dag_run_id"]
+        body = {"dag_run_id": uuid.uuid4().hex, "conf": conf, **self.moment}
+        run_id: str = self.call("POST", f"{self.api}/dags/{dag_id}/dagRuns", body)["dag_run_id"]
         return run_id
 
     def states(self, dag_id: str, run_id: str) -> dict[str, str | None]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
-from outside import AirflowApi, airflow_environment, until
+from outside import SECONDS, AirflowApi, airflow_environment, until
 
-from demo.standalone import check, end, free_port, standalone
+from demo.standalone import USER, check, end, free_port, standalone
 
 
 class Airflow(AirflowApi):
@@ -27,6 +30,15 @@ class Airflow(AirflowApi):
         """Tell whether every component runs and reports for work."""
         check(self.process)
         return super().is_healthy()
+
+    def command(self, *arguments: str) -> tuple[bool, str]:
+        """Run an `airflow` command in this home: whether it succeeded, and what it said."""
+        environment = psutil.Process(self.process.pid).environ()
+        program = shutil.which("airflow", path=environment["PATH"]) or "airflow"
+        done = subprocess.run(
+            [program, *arguments], env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+        return done.returncode == 0, done.stdout + done.stderr
 
     def kill_triggerer(self) -> dict[str, str]:
         """Kill the triggerer and its children with -9, and return the environment they had."""
@@ -63,14 +75,37 @@ class Airflow(AirflowApi):
             end(self._restarted)
 
 
+class Airflow2(Airflow):
+    """The same of Airflow 2, which makes up the administrator's password itself."""
+
+    api = "/api/v1"
+    health = "/api/v1/health"
+    moment: ClassVar = {}
+
+    def log_in(self) -> None:
+        """Take on the administrator's rights."""
+        self.password = (self.home / "standalone_admin_password.txt").read_text()
+        self._session.auth = (USER, self.password)
+
+
 @contextmanager
-def running(home: Path, mark: str, settings: dict[str, str]) -> Iterator[Airflow]:
-    """Run `airflow standalone` with DAGs of its own home, and end all that it started."""
+def running(
+    home: Path,
+    mark: str,
+    settings: dict[str, str],
+    programs: Path = Path(sys.executable).parent,
+    kind: type[Airflow] = Airflow,
+    seconds: float = SECONDS,
+) -> Iterator[Airflow]:
+    """Run `airflow standalone` with DAGs of its own home, and end all that it started.
+
+    ``programs`` is the folder with the `airflow` to run; it may take ``seconds`` to start.
+    """
     port = free_port()
-    with standalone(home, airflow_environment(home, mark, settings), port) as process:
-        airflow = Airflow(home, port, process)
+    with standalone(home, airflow_environment(home, mark, settings, programs), port) as process:
+        airflow = kind(home, port, process)
         try:
-            until(airflow.is_healthy, f"a healthy Airflow; its log is {json.dumps(str(home))}")
+            until(airflow.is_healthy, f"a healthy Airflow; its log is {json.dumps(str(home))}", seconds)
             airflow.log_in()
             yield airflow
         finally:
