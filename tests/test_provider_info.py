@@ -127,10 +127,6 @@ def test_the_form_of_airflow_2_has_every_field_and_hides_what_is_not_used(manage
 
 
 @pytest.mark.skipif(VERSION < (3, 0), reason="the form of Airflow 3")
-@pytest.mark.skipif(
-    VERSION < (3, 2) and not find_spec("flask_appbuilder"),
-    reason="without flask_appbuilder Airflow 3.0 and 3.1 have no form for any provider's connection",
-)
 def test_the_form_of_airflow_3_has_every_field_and_hides_what_is_not_used(airflow_db: None) -> None:
     service = first("HookMetaService", "airflow.api_fastapi.core_api.services.ui.connections")
     (form,) = [meta for meta in service.hook_meta_data() if meta.connection_type == "pai"]
