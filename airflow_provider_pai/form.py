@@ -28,6 +28,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     ),
     "credential_type": _field(
         "Credential type",
+        f"{', '.join(KINDS)}. "
         "Left empty: the AccessKey above, with the security token below if there is one.",
         enum=list(KINDS),
     ),
@@ -37,15 +38,19 @@ FIELDS: dict[str, dict[str, Any]] = {
     "bearer_token": _field("Bearer token", "bearer: the token.", format="password"),
     "role_arn": _field("Role ARN", "ram_role_arn, oidc_role_arn: the RAM role to assume."),
     "role_session_name": _field(
-        "Role session name", "The same: who appears in ActionTrail (default: airflow-provider-pai)."
+        "Role session name",
+        "ram_role_arn, oidc_role_arn: who appears in ActionTrail (default: airflow-provider-pai).",
     ),
     "role_session_expiration": _field(
-        "Role session expiration", "The same and rsa_key_pair: seconds, 900 or more (default: 3600)."
+        "Role session expiration",
+        "ram_role_arn, oidc_role_arn, rsa_key_pair: seconds, 900 or more (default: 3600).",
     ),
-    "policy": _field("Policy", "The same, optional: JSON that narrows what the role may.", format="json"),
+    "policy": _field(
+        "Policy", "ram_role_arn, oidc_role_arn, optional: JSON that narrows what the role may.", format="json"
+    ),
     "external_id": _field("External ID", "ram_role_arn, optional: what the role's trust policy asks for."),
     "sts_endpoint": _field(
-        "STS endpoint", "The same (default: of the region, such as sts.cn-hangzhou.aliyuncs.com)."
+        "STS endpoint", "ram_role_arn, oidc_role_arn, rsa_key_pair (default: sts.<region>.aliyuncs.com)."
     ),
     "oidc_provider_arn": _field("OIDC provider ARN", "oidc_role_arn: the identity provider in RAM."),
     "oidc_token_file_path": _field(

@@ -241,6 +241,7 @@ def test_the_pictures_of_the_docs(saved: World) -> None:
     for name, value in {"login": "LTAI5tExampleOfAnAccessKey", "password": "x" * 30}.items():
         ui.fill(name, value)
     saved.picture("connection", "[role=dialog]")
+    ui.page.set_viewport_size({"width": 1400, "height": 2900})  # a field for each kind of credential
     for name, value in {"region": "cn-hangzhou", "workspace_id": "145883"}.items():
         ui.fill(name, value)
     saved.picture("connection-extras", "[role=dialog]")
