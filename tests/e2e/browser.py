@@ -23,6 +23,11 @@ SECONDS = 120
 """How long a page may take to show what is waited for."""
 
 
+def is_choice(name: str) -> bool:
+    """Tell whether a field takes one of a few values, which Airflow 3 shows in a list."""
+    return "enum" in FIELDS.get(name, {"schema": {}})["schema"]
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Start the machine's Chromium."""
@@ -86,11 +91,15 @@ class Ui3:
 
     def input(self, name: str) -> Locator:
         """The input of a standard field, or of an extra."""
-        return self.form.locator(self._place(name))
+        return self.form.locator(self._found(name))
+
+    def _found(self, name: str) -> Locator:
+        if is_choice(name):  # has no name of its own in 3.0
+            return self.page.get_by_role("combobox", name=FIELDS[name]["label"])
+        return self.page.locator(self._place(name))
 
     def _field(self, name: str) -> Locator:
-        fields = self.form.locator("[data-scope=field][data-part=root]")
-        return fields.filter(has=self.page.locator(self._place(name)))
+        return self.form.locator("[data-scope=field][data-part=root]").filter(has=self._found(name))
 
     def label(self, name: str) -> str:
         """The words beside a field."""
@@ -111,6 +120,13 @@ class Ui3:
             if self.input(name).is_checked() != value:
                 self._field(name).locator(self.switch).click()
             expect(self.input(name)).to_be_checked(checked=value)
+        else:
+            self._type(name, value)
+
+    def _type(self, name: str, value: str) -> None:
+        if is_choice(name):
+            self.input(name).click()
+            self.page.get_by_role("option", name=value, exact=True).click()
         else:
             self.input(name).fill(value)
 
@@ -175,8 +191,14 @@ class Ui2(Ui3):
     def _place(self, name: str) -> str:
         return f"#{f'extra__pai__{name}' if name in FIELDS else name}"
 
+    def _found(self, name: str) -> Locator:
+        return self.page.locator(self._place(name))
+
     def _field(self, name: str) -> Locator:
-        return self.form.locator("tr").filter(has=self.page.locator(self._place(name)))
+        return self.form.locator("tr").filter(has=self._found(name))
+
+    def _type(self, name: str, value: str) -> None:
+        self.input(name).fill(value)
 
     def label(self, name: str) -> str:
         return self._field(name).locator("label").inner_text()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser import Browser, Ui2, Ui3, chromium, expect
+from browser import Browser, Ui2, Ui3, chromium, expect, is_choice
 from outside import CHECKOUT, KEY, LocalPai, local_pai, until
 from standalone import Airflow, Airflow2, running
 
@@ -66,6 +66,7 @@ class World:
             "host": pai.url,
             "region": "cn-hangzhou",
             "workspace_id": pai.workspace_id,
+            "credential_type": "sts",
             "security_token": KEY["security_token"],
             "allow_http": True,
             "console_url": "https://left.example/{run_id}",
@@ -171,6 +172,8 @@ def test_a_saved_connection_is_read_back_without_its_secrets(saved: World) -> No
         typed = saved.typed.get(name, False if is_boolean(name) else "")
         if is_boolean(name):
             expect(ui.input(name)).to_be_checked(checked=bool(typed))
+        elif is_choice(name):
+            assert json.loads(answers[1]["extra"])[name] == typed
         elif not is_secret(name):
             expect(ui.input(name)).to_have_value(str(typed))
         else:
