@@ -75,7 +75,8 @@ FIELDS: dict[str, dict[str, Any]] = {
 CONSOLE_FIELDS = ("region", "workspace_id", "source_type", "source_id", "experiment_id", "run_id")
 
 FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["schema", "port", "extra"],
+    # Not the extra as well: Airflow 2's Test button does nothing where that is hidden.
+    "hidden-fields": ["schema", "port"],
     "relabeling": {"login": "AccessKey ID", "password": "AccessKey secret", "host": "Endpoint override"},
     "placeholders": {
         "login": "LTAI…",

@@ -121,11 +121,14 @@ class Ui3:
         assert answer.value.ok, answer.value.text()
         self.form.wait_for(state="detached")
 
-    def test(self, conn_id: str) -> tuple[bool, str]:
-        """Press a saved connection's Test button; returns whether it succeeded, and what it said."""
-        return self._press(self._row(conn_id).get_by_label("Test Connection"))
+    def test_button(self, conn_id: str) -> Locator:
+        """Open the page with a saved connection's Test button, and return that."""
+        row = self._row(conn_id)
+        row.wait_for()
+        return row.get_by_label("Test Connection")
 
-    def _press(self, button: Locator) -> tuple[bool, str]:
+    def press(self, button: Locator) -> tuple[bool, str]:
+        """Press a Test button; returns whether it succeeded, and what it said."""
         with self.page.expect_response(re.compile("/connections/test")) as answer:
             button.click()
         said: dict[str, Any] = json.loads(answer.value.text())
@@ -182,11 +185,11 @@ class Ui2(Ui3):
 
     def save(self) -> None:
         self.form.get_by_role("button", name="Save").click()
-        self.page.wait_for_url("**/connection/list/**")
+        self.page.locator(".alert").filter(has_text=re.compile("(Added|Changed) Row")).wait_for()
 
-    def test(self, conn_id: str) -> tuple[bool, str]:
+    def test_button(self, conn_id: str) -> Locator:
         self.edit(conn_id)
-        return self._press(self.page.locator("#test-connection"))
+        return self.page.locator("#test-connection")
 
     def task_link(self, dag_id: str, run_id: str, task_id: str, name: str) -> str:
         self.page.goto(f"{self.url}/dags/{dag_id}/grid?dag_run_id={run_id}&task_id={task_id}")
