@@ -219,7 +219,7 @@ def form_widgets(fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
     text = password = None
     with suppress(ImportError):
         widgets = import_module("flask_appbuilder.fieldwidgets")
-        text, password = widgets.BS3TextFieldWidget(), widgets.BS3PasswordFieldWidget()
+        text, password = widgets.BS3TextFieldWidget(), _kept_password(widgets.BS3PasswordFieldWidget)
     made = {}
     for name, field in fields.items():
         schema, texts = field["schema"], {"label": field["label"], "description": field["description"]}
@@ -232,6 +232,20 @@ def form_widgets(fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
             only = [wtforms.validators.Optional(), wtforms.validators.any_of(choices)] if choices else []
             made[name] = wtforms.StringField(**texts, validators=only, widget=text)
     return made
+
+
+def _kept_password(widget: Any) -> Any:
+    """Return a password's look that shows Airflow 2's word for a saved value instead of it.
+
+    Airflow 2 shows a saved extra of this kind as empty, and takes what is empty out when the form is saved.
+    """
+
+    class KeptPassword(widget):  # type: ignore[misc]
+        def __call__(self, field: Any, **kwargs: Any) -> Any:
+            word = _first("SENSITIVE_FIELD_PLACEHOLDER", "airflow.www.views") if field.data else ""
+            return super().__call__(field, value=word, **kwargs)
+
+    return KeptPassword(hide_value=False)
 
 
 def first_reschedule(context: Context, retries: int) -> datetime | None:

@@ -73,7 +73,8 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["schema", "port", "extra"],
+    # Not the extra as well: Airflow 2's Test button does nothing where that is hidden.
+    "hidden-fields": ["schema", "port"],
     "relabeling": {"login": "AccessKey ID", "password": "AccessKey secret", "host": "Endpoint override"},
     "placeholders": {
         "login": "LTAI…",

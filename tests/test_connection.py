@@ -221,7 +221,7 @@ def test_settings_show_no_secret(connect: Any) -> None:
 
 
 def test_the_form_describes_every_field_and_hides_what_is_not_used() -> None:
-    assert {"schema", "port", "extra"} == set(FIELD_BEHAVIOUR["hidden-fields"])
+    assert {"schema", "port"} == set(FIELD_BEHAVIOUR["hidden-fields"])
     assert {"region", "workspace_id", "security_token", "vpc", "allow_http", "console_url"} <= set(FIELDS)
     for field in FIELDS.values():
         assert field["label"]

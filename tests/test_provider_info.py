@@ -14,9 +14,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+import wtforms
 from airflow_db import VERSION, airflow_db, first
 
 import airflow_provider_pai
+from airflow_provider_pai._compat import form_widgets
 from airflow_provider_pai.form import FIELDS
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.links import PaiRunLink
@@ -122,7 +124,7 @@ def test_the_form_of_airflow_2_has_every_field_and_hides_what_is_not_used(manage
         field["label"] for field in FIELDS.values()
     }
     behaviour = manager.field_behaviours["pai"]
-    assert {"schema", "port", "extra"} <= set(behaviour["hidden_fields"])
+    assert {"schema", "port"} <= set(behaviour["hidden_fields"])
     assert behaviour["relabeling"]["password"] == "AccessKey secret"
 
 
@@ -148,5 +150,19 @@ def test_the_form_of_airflow_3_has_every_field_and_hides_what_is_not_used(airflo
 
 def test_the_hook_describes_the_same_form_to_older_airflows() -> None:
     behaviour = PaiHook.get_ui_field_behaviour()
-    assert {"schema", "port", "extra"} == set(behaviour["hidden_fields"])
+    assert {"schema", "port"} == set(behaviour["hidden_fields"])
     assert behaviour["relabeling"]["login"] == "AccessKey ID"
+
+
+class Sent(dict[str, str]):
+    """What a browser sends of a form."""
+
+    def getlist(self, name: str) -> list[str]:
+        return [self[name]]
+
+
+def test_a_field_with_choices_takes_one_of_them_or_nothing() -> None:
+    field = {"label": "a", "description": "b", "schema": {"type": ["string", "null"], "enum": ["sts", None]}}
+    form = type("AForm", (wtforms.Form,), form_widgets({"kind": field}))
+    for value, allowed in (("sts", True), ("", True), ("other", False)):
+        assert form(Sent({"kind": value})).validate() is allowed

@@ -143,9 +143,8 @@ class Ui3:
         row.wait_for()
         return row.get_by_label("Test Connection")
 
-    def test(self, conn_id: str) -> tuple[bool, str]:
-        """Press a saved connection's Test button; returns whether it succeeded, and what it said."""
-        button = self.test_button(conn_id)
+    def press(self, button: Locator) -> tuple[bool, str]:
+        """Press a Test button; returns whether it succeeded, and what it said."""
         with self.page.expect_response(re.compile("/connections/test")) as answer:
             button.click()
         said: dict[str, Any] = json.loads(answer.value.text())

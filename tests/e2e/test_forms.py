@@ -177,7 +177,9 @@ def test_a_saved_connection_is_read_back_without_its_secrets(saved: World) -> No
         elif not is_secret(name):
             expect(ui.input(name)).to_have_value(str(typed))
         else:
-            assert ui.input(name).input_value() in ("", "***"), name
+            assert ui.input(name).input_value() in ("", "***", "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"), (
+                name
+            )
     told = ui.page.content() + json.dumps(answers)
     assert KEY["access_key_id"] in told
     assert KEY["access_key_secret"] not in told
@@ -198,7 +200,7 @@ def test_a_field_can_be_emptied_and_a_switch_set_back(saved: World) -> None:
 def test_a_task_uses_the_connection_and_its_button_leads_to_pai(saved: World) -> None:
     until(lambda: saved.airflow.has_dags(DAG_ID), "the DAG", SECONDS)
     run_id = saved.run(DAG_ID)
-    assert len(saved.airflow.xcom(DAG_ID, run_id, TASK_ID)) == 3
+    assert "mobilenet-v3" in str(saved.airflow.xcom(DAG_ID, run_id, TASK_ID))
     saved.ui.page.set_viewport_size({"width": 1400, "height": 640})
     href = saved.ui.task_link(DAG_ID, run_id, TASK_ID, "PAI console")
     where = f"regionId=cn-hangzhou&workspaceId={saved.typed['workspace_id']}"
@@ -207,16 +209,17 @@ def test_a_task_uses_the_connection_and_its_button_leads_to_pai(saved: World) ->
 
 
 def test_the_test_button_asks_pai(saved: World) -> None:
+    ui = saved.ui
+    button = ui.test_button(CONN_ID)
     if saved.version in HAS_NO_TEST_BUTTON:
-        expect(saved.ui.test_button(CONN_ID)).to_have_count(0)
-    elif saved.version in CANNOT_TEST:
-        passed, said = saved.ui.test(CONN_ID)
-        assert not passed
-        assert "port to test differs" in said
-    else:
-        passed, said = saved.ui.test(CONN_ID)
-        assert passed, said
-        assert "Reached workspace" in said
+        expect(button).to_have_count(0)
+        return
+    if isinstance(ui, Ui2):  # its button tests what is in the form, where no secret is shown
+        for name in filter(is_secret, saved.typed):
+            ui.fill(name, saved.typed[name])
+    passed, said = ui.press(button)
+    assert passed == (saved.version not in CANNOT_TEST), said
+    assert ("Reached workspace" if passed else "port to test differs") in said
 
 
 def test_the_command_line_tests_the_connection_everywhere(saved: World) -> None:
