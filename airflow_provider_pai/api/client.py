@@ -243,7 +243,8 @@ class AsyncPaiClient(Driver):
             task = asyncio.create_task(asyncio.to_thread(self._credential_for, request))
             self._asking[request.refused] = task
             task.add_done_callback(lambda _: self._asking.pop(request.refused))
-        return await asyncio.shield(task)  # one that serves all who wait for it, and fails them all
+        # One serves all who wait for it, or fails them all; whoever stops waiting does not stop the others.
+        return await asyncio.shield(task)
 
     async def _attempt(self, request: Request) -> Outcome:
         import aiohttp
