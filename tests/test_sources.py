@@ -474,6 +474,20 @@ def test_while_nothing_answers_the_last_credential_goes_on(
     assert {request.access_key_id for request in pai.requests} == {"STS.1"}
 
 
+def test_a_credential_that_pai_refuses_is_replaced_at_once_although_its_renewal_had_failed(
+    pai: Any, services: CredentialServices, fields: Any, connect: Any
+) -> None:
+    services.lifetime = MARGIN
+    hook = connect("credentials_uri", fields["credentials_uri"])
+    hook.list_runs()
+    services.fail = UNABLE["overloaded"]
+    hook.list_runs()
+    services.fail = None
+    pai.revoke("STS.1")
+    hook.list_runs()
+    assert [request.access_key_id for request in pai.requests][-1] == "STS.2"
+
+
 @pytest.mark.parametrize("kind", RENEWED)
 @pytest.mark.parametrize("how", UNABLE)
 def test_where_there_is_no_credential_yet_nothing_that_passes_decides(

@@ -74,6 +74,7 @@ class RenewedCredential:
         with self._lock:
             if refused == self._last:
                 self._provider = self._last = None  # and with it all that the library remembers
+                self._rest_until = 0.0
             return self._obtain()
 
     def _obtain(self) -> AnyCredential:
