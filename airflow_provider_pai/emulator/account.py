@@ -42,7 +42,10 @@ class Account:
 
     def add_workspace(self, name: str, *, workspace_id: str | None = None, is_default: bool = False) -> str:
         """Add a workspace and return its id; ids are digits."""
-        workspace_id = workspace_id or str(200000 + secrets.randbelow(700000))
+        if workspace_id is None:
+            taken = {workspace["WorkspaceId"] for workspace in self.state.workspaces()}
+            drawn = iter(lambda: str(200000 + secrets.randbelow(700000)), "")
+            workspace_id = next(number for number in drawn if number not in taken)
         now = self.clock.iso()
         self.state.put_workspace(
             {
