@@ -231,7 +231,7 @@ QUIRKS = {
     "name_match": ["exact", "fuzzy"],
     "labels_filter": ["exact", "ignored"],
     "label_split": ["first", "last"],
-    "order": ["honoured", "ignored"],
+    "order": ["honoured", "ignored", "by_name"],
     "non_finite": ["string", "null", "literal"],
 }
 

@@ -37,6 +37,7 @@ CHANGED = {
     ("late_labels", "lost"): {"late_labels"},
     ("name_match", "never"): {"name_match"},
     ("order", "ignored"): {"order_by"},
+    ("order", "by_name"): {"order_by"},
     ("verbose", "never"): {"verbose"},
     ("default_workspace", "required"): {"default_workspace"},
     ("missing_run", "500"): {"missing_run"},

@@ -684,6 +684,8 @@ def test_filters_by_quirk(pai: Pai) -> None:
     assert pai.names(Labels="a:b:c") == ["second-run", "first-run"]
     quirks.labels_filter = "ignored"
     assert pai.names(Labels="n:first-run") == ["second-run", "first-run"]
+    quirks.order = "by_name"
+    assert pai.names(OrderBy="GmtCreateTime DESC") == ["first-run", "second-run"]
     quirks.order = "ignored"
     assert pai.names(OrderBy="GmtCreateTime ASC") == ["second-run", "first-run"]
     assert pai.names(GmtCreateTime="2026-01-01T10:00:00.000Z") == ["first-run"]

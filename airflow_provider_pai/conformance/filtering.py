@@ -19,6 +19,7 @@ __all__ = [
     "verbose",
 ]
 
+UNTOLD = "in an order that equal times do not tell"
 NARROW = "give `experiment_id` too, so that PAI sends fewer runs."
 
 
@@ -156,8 +157,8 @@ def order_by(scene: Scene) -> Flow[Finding]:
     broken = [
         order
         for order, kept in {
-            "GmtCreateTime ASC": _direction(oldest) != "newest first",
-            "GmtCreateTime DESC": _direction(newest) != "oldest first",
+            "GmtCreateTime ASC": _direction(oldest) in ("oldest first", UNTOLD),
+            "GmtCreateTime DESC": _direction(newest) in ("newest first", UNTOLD),
             "Name ASC": [run.name for run in names] == sorted(str(run.name) for run in names),
         }.items()
         if not kept
@@ -170,7 +171,7 @@ def order_by(scene: Scene) -> Flow[Finding]:
 def _direction(runs: list[Run]) -> str:
     times = [run.gmt_create_time for run in runs if run.gmt_create_time is not None]
     if len(set(times)) < 2:
-        return "in an order that equal times do not tell"
+        return UNTOLD
     if times == sorted(times):
         return "oldest first"
     return "newest first" if times == sorted(times, reverse=True) else "in no order of time"

@@ -80,6 +80,8 @@ def read_order(query: Query, columns: dict[str, str], quirks: Quirks) -> tuple[O
     terms = [_term(item, columns) for item in order_by.split(",")] if order_by else []
     if quirks.order == "ignored":
         return (Order(columns["GmtCreateTime"], True),)
+    if quirks.order == "by_name":
+        return (Order(columns["Name"], False),)
     return tuple(terms) or (Order(columns[sort_by], order == "DESC"),)
 
 
