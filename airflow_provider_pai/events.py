@@ -22,7 +22,8 @@ from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger
 from airflow_provider_pai.api import Run, RunQuery
 from airflow_provider_pai.rules import MetricRules, RunCondition
 from airflow_provider_pai.stream import WatchingTrigger, open_watch
-from airflow_provider_pai.watch import NEWEST_FIRST, Seat, Snapshot, Waiter
+from airflow_provider_pai.view import NEWEST_FIRST
+from airflow_provider_pai.watch import Seat, Snapshot, Waiter
 
 __all__ = ["REMEMBERED", "SETTLE_SECONDS", "PaiRunEventTrigger", "pai_run_asset"]
 
@@ -179,11 +180,8 @@ class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
     async def _matching(
         self, condition: RunCondition, snapshot: Snapshot, seat: Seat, *, first: bool
     ) -> list[Run]:
-        if not first and not snapshot.beyond:
-            runs = snapshot.news
-        elif snapshot.view.covers(condition.query):
-            runs = list(snapshot.view.runs.values())
-        else:
+        runs = snapshot.view.answer(condition.query) if first or snapshot.beyond else snapshot.news
+        if runs is None:
             runs, _ = await seat.ask(REMEMBERED)
         return condition.matching(runs)
 

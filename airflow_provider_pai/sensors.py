@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from airflow_provider_pai.filters import FILTERS, RunFilterOperator, is_later
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
+    from airflow_provider_pai.api import PaiClient, Run
     from airflow_provider_pai.rules import MetricRules, RunCondition
 
 __all__ = ["PaiRunSensor"]
@@ -136,19 +138,29 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         """Wait: in this worker, or after one look in the triggerer."""
         if not self.deferrable:
             return super().execute(context)
+        import msgspec
+
+        from airflow_provider_pai._compat import SHARES_POLLS
         from airflow_provider_pai.api import PaiError
         from airflow_provider_pai.triggers import PaiRunTrigger
+        from airflow_provider_pai.view import pin_baseline
 
+        arguments = self._trigger_arguments()
         try:
-            looked = self._look(context)
+            with self._connected() as client:
+                # Before the look: what changes from here on, the triggerer can tell from what it was.
+                baseline = client.run(pin_baseline(self.condition.query)) if SHARES_POLLS else None
+                runs, met = self._look(client, context)
         except AirflowFailException as error:
             raise self._failure(str(error), lasting=True) from error
         except PaiError as error:
             self.log.warning("The first look failed, the triggerer will look again: %s", error)
         else:
-            if looked.is_done:
-                return looked.xcom_value
-        arguments = {**self._trigger_arguments(), "workspace_id": self.condition.query.workspace_id}
+            if met is not None:
+                return met
+            if baseline is not None and not (runs and self.metrics):  # new values show in no count of runs
+                arguments["baseline"] = msgspec.to_builtins(baseline)
+        arguments["workspace_id"] = self.condition.query.workspace_id
         self.defer(
             trigger=PaiRunTrigger(**arguments),
             method_name="execute_complete",
@@ -160,8 +172,8 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         from airflow_provider_pai.api import Run
 
         if not isinstance(event, dict):  # `dag.test()` resumes even a task that its trigger has ended
-            found: list[dict[str, Any]] | None = self._look(context).xcom_value
-            return found
+            with self._connected() as client:
+                return self._look(client, context)[1]
         if event["status"] != "met":
             raise self._failure(event["error"], lasting=event["lasting"])
         runs: list[dict[str, Any]] = event["runs"]
@@ -191,7 +203,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         faults = 0
         while True:
             try:
-                return self._look(context)
+                with self._connected() as client:
+                    _, met = self._look(client, context)
+                return PokeReturnValue(is_done=met is not None, xcom_value=met)
             except PaiError as error:
                 faults += 1
                 if faults >= self.fault_tolerance:
@@ -202,27 +216,32 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                 self.log.warning("Poll failed, %d of %d in a row: %s", faults, self.fault_tolerance, error)
                 time.sleep(pause)
 
-    def _look(self, context: Context) -> PokeReturnValue:
-        """Ask once, over the connection as it is now.
+    @contextmanager
+    def _connected(self) -> Iterator[PaiClient]:
+        """Ask over the connection as it is now, so that a rotated key or a deleted connection is noticed.
 
         :raises AirflowFailException: asking again cannot help.
         :raises PaiError: this poll failed in passing.
         """
-        from airflow_provider_pai.api import Run, list_runs
         from airflow_provider_pai.hooks import lasting_errors_fail_the_task
 
-        self.__dict__.pop("hook", None)  # so that a rotated key or a deleted connection is noticed
+        self.__dict__.pop("hook", None)
         try:
             with lasting_errors_fail_the_task():
-                condition = self.condition
-                runs = self.hook.client().run(list_runs(condition.query, max_runs=condition.enough))
-                met = condition.met_by(runs)
-                self.log.info("%d of %d awaited runs are there.", len(met or runs), self.min_runs)
-                if met is not None:
-                    self.push_link(context, [Run.from_dict(met[0])])
+                yield self.hook.client()
         finally:
             self.hook.close()
-        return PokeReturnValue(is_done=met is not None, xcom_value=met)
+
+    def _look(self, client: PaiClient, context: Context) -> tuple[list[Run], list[dict[str, Any]] | None]:
+        """Ask once; return what was found, and what goes to XCom once the awaited runs are there."""
+        from airflow_provider_pai.api import Run, list_runs
+
+        runs = client.run(list_runs(self.condition.query, max_runs=self.condition.enough))
+        met = self.condition.met_by(runs)
+        self.log.info("%d of %d awaited runs are there.", len(met or runs), self.min_runs)
+        if met is not None:
+            self.push_link(context, [Run.from_dict(met[0])])
+        return runs, met
 
     def _failure(self, message: str, *, lasting: bool) -> Exception:
         """Return what ends this task, as Airflow's own poke mode would."""

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, cast
 
-from airflow_provider_pai.api import PaiError, RunQuery
+from airflow_provider_pai.api import PaiError
 from airflow_provider_pai.api.query import parse_labels
 from airflow_provider_pai.clients import SharedClient, shared_client
-from airflow_provider_pai.watch import NEWEST_FIRST, Snapshot, Watch, shared_watch
+from airflow_provider_pai.view import newest_runs
+from airflow_provider_pai.watch import Snapshot, Watch, shared_watch
 
 __all__ = ["WatchingTrigger", "open_watch"]
 
@@ -69,7 +70,7 @@ async def open_watch(
     kwargs: dict[str, Any], owner: object = None
 ) -> AsyncIterator[tuple[SharedClient, Watch]]:
     """Open the client and the watch for a trigger's arguments; with an ``owner`` it is theirs alone."""
-    query = RunQuery(workspace_id=kwargs["workspace_id"], labels=kwargs["labels"], order_by=NEWEST_FIRST)
+    query = newest_runs(kwargs["workspace_id"], kwargs["labels"])
     async with shared_client(kwargs["pai_conn_id"], kwargs["region"]) as client:
         with shared_watch((stream_key(kwargs), owner and id(owner)), client, query) as watch:
             yield client, watch

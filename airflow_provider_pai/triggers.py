@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from airflow_provider_pai._compat import DeferralTrigger, task_success, trigger_event
 from airflow_provider_pai.api import PaiError, Run, RunQuery
 from airflow_provider_pai.clients import SharedClient, shared_client
@@ -17,6 +19,7 @@ from airflow_provider_pai.filters import FILTERS
 from airflow_provider_pai.links import LINK_KEY, console_url
 from airflow_provider_pai.rules import MetricRules, RunCondition
 from airflow_provider_pai.stream import WatchingTrigger, open_watch
+from airflow_provider_pai.view import Baseline
 from airflow_provider_pai.watch import Seat, Snapshot, Waiter, exact_polls
 
 __all__ = ["PaiRunEventTrigger", "PaiRunTrigger", "pai_run_asset"]
@@ -42,6 +45,9 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
     "error": text, "lasting": bool}``.
 
     :param fault_tolerance: failed polls in a row that end the wait; ``None`` waits on through all of them.
+    :param baseline: what the sensor saw of all runs with the labels just before it asked its own question in
+        vain: ``{"edge": a moment, "older": how many had been created up to it}``. Where that is still so, and
+        nothing newer matches, the first look asks nothing, also after each restart of the triggerer.
     :param end_task: let a met condition end the task here, without a worker.
     """
 
@@ -65,6 +71,7 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         poke_interval: float = 60.0,
         fault_tolerance: int | None = 10,
         end_task: bool = False,
+        baseline: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.pai_conn_id = pai_conn_id
@@ -84,6 +91,7 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         self.poke_interval = poke_interval
         self.fault_tolerance = fault_tolerance
         self.end_task = end_task
+        self.baseline = baseline
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[Any]:
         """Fire when a shared snapshot holds the awaited runs."""
@@ -92,9 +100,10 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         except PaiError as error:
             yield _failed(error)
             return
+        baseline = msgspec.convert(self.baseline, Baseline | None)
         async with open_watch(self.serialize()[1]) as (client, watch):
-            with watch.joined(Waiter(condition.query, self.poke_interval)) as seat:
-                async for event in self._wait(condition, shared_stream, client, seat):
+            with watch.joined(Waiter(condition.query, self.poke_interval), baseline) as seat:
+                async for event in self._wait(condition, shared_stream, client, seat, baseline):
                     yield event
 
     async def run(self) -> AsyncIterator[Any]:
@@ -106,7 +115,7 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
             return
         async with shared_client(self.pai_conn_id, self.region) as client:
             polls = exact_polls(client, condition.query, condition.enough, self.poke_interval)
-            async for event in self._wait(condition, polls, client, None):
+            async for event in self._wait(condition, polls, client):
                 yield event
 
     def condition(self) -> RunCondition:
@@ -128,7 +137,8 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         condition: RunCondition,
         snapshots: AsyncIterator[Snapshot],
         client: SharedClient,
-        seat: Seat | None,
+        seat: Seat | None = None,
+        baseline: Baseline | None = None,
     ) -> AsyncIterator[Any]:
         concerns = condition.query.check()
         look, faults, known = True, 0, 0
@@ -138,7 +148,8 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
             error = snapshot.error
             if error is None and look:
                 try:
-                    runs, known = await _runs(condition, snapshot, seat)
+                    runs, known = await _runs(condition, snapshot, seat, baseline)
+                    baseline = None  # it speaks of the first look alone
                     met = condition.met_by(runs)
                     if met is not None:
                         yield await self._met(met, client)
@@ -163,13 +174,21 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         return await task_success(self.task_instance, {"return_value": runs, LINK_KEY: link})
 
 
-async def _runs(condition: RunCondition, snapshot: Snapshot, seat: Seat | None) -> tuple[list[Run], int]:
+async def _runs(
+    condition: RunCondition, snapshot: Snapshot, seat: Seat | None, baseline: Baseline | None
+) -> tuple[list[Run], int]:
     """Return what the condition decides over, and the number of the last poll that it includes.
 
-    It is the snapshot if that shows all, else the answer to the condition's own query.
+    It is what the snapshot shows if that is enough, else the answer to the condition's own query.
     """
-    if seat is None or snapshot.view.covers(condition.query):
-        return snapshot.view.matching(condition.query), snapshot.number
+    view, query = snapshot.view, condition.query
+    if seat is None:
+        return view.matching(query), snapshot.number
+    runs = view.answer(query)
+    if runs is None and view.bears_out(baseline) and not view.matching(query):
+        runs = []  # whatever matches lies further back, and was not enough when the wait began
+    if runs is not None:
+        return runs, snapshot.number
     try:
         return await seat.ask(condition.enough)
     except PaiError:

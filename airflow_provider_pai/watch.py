@@ -2,9 +2,13 @@
 
 Everybody who waits for runs of one workspace with the same labels looks at the same snapshots, whatever
 else each of them asks. An interval costs one request: the newest page. What that page cannot show is told
-by TotalCount: where it changes by more, or less, than came and went on the page, something changed further
-back, for instance an old run that got its label only now. Then everybody who waits for runs older than the
-page looks again, for as few requests as possible: a few pages more, or each one's own exact query.
+by TotalCount (``view.py``): where it changes by more, or less, than came and went on the page, something
+changed further back, for instance an old run that got its label only now. Then pages are read back to where
+it changed, if an earlier poll has seen that far. If none has, everybody who waits for runs that old looks
+again, for as few requests as possible: a few pages more, or each one's own exact query.
+
+Who joins looks as well, unless their baseline says that what matters to them is as it was when they began: so
+a thousand waits of a triggerer that was started again cost hardly more than one.
 
 A run is noticed within one interval, however old it is. Without TotalCount, changes beyond the newest page
 are looked for every :data:`BLIND_POLLS` intervals, as if there had been one. With it, every
@@ -20,7 +24,6 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import datetime, timedelta, timezone
 
 import msgspec
 
@@ -30,104 +33,16 @@ from airflow_provider_pai.api.models import RunPage
 from airflow_provider_pai.api.operations import page_request
 from airflow_provider_pai.api.paging import PAGE_SIZE
 from airflow_provider_pai.clients import SharedClient
+from airflow_provider_pai.view import MOST_PAGES, NEWEST_FIRST, Baseline, View
 
-__all__ = ["NEWEST_FIRST", "Seat", "Snapshot", "Waiter", "Watch", "exact_polls", "shared_watch"]
+__all__ = ["Seat", "Snapshot", "Waiter", "Watch", "exact_polls", "shared_watch"]
 
 log = logging.getLogger(__name__)
 
 BLIND_POLLS = 10
 TRUSTED_POLLS = 100
-MOST_PAGES = 50
-"""How many pages one poll may read before everybody has to ask for himself."""
 GATHERING_SECONDS = 1.0
 """How long the first poll waits for others to join, such as all waits of a restarted triggerer."""
-NEWEST_FIRST = "GmtCreateTime DESC"
-_EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
-_BARELY = _EARLIEST + timedelta(seconds=1)  # a run without a time of creation is no end of the listing
-_LATEST = datetime.max.replace(tzinfo=timezone.utc)
-
-
-class View(msgspec.Struct, dict=True):
-    """What the newest pages showed.
-
-    ``runs`` has every run with the labels that was created after ``since``, if that is ``sure``: not where
-    the service did not order as it was asked, or runs went while several pages were read.
-    """
-
-    runs: dict[str, Run] = {}
-    since: datetime = _LATEST
-    sure: bool = True
-    counted: int | None = None
-    repeats: int = 0
-    pages: int = 0
-    token: str = ""
-
-    def add(self, page: RunPage, query: RunQuery) -> None:
-        """Take in one more page."""
-        self.repeats += sum(run.run_id in self.runs for run in page.runs)
-        self.runs.update({run.run_id: run for run in filter(query.check(), page.runs)})
-        times = [run.gmt_create_time or _EARLIEST for run in page.runs]
-        fell = page.total_count is not None and page.total_count < (self.counted or 0)
-        if times != sorted(times, reverse=True) or (self.pages > 0 and fell):
-            self.sure = False
-        elif times:
-            self.since = max(times[-1], _BARELY)
-        if not page.next_token:
-            self.since = _EARLIEST
-        self.counted = page.total_count if page.total_count is not None else self.counted
-        self.pages += 1
-        self.token = page.next_token
-
-    @property
-    def total(self) -> int | None:
-        """TotalCount, less the runs that came too late to be on the page where they belong."""
-        return None if self.counted is None else self.counted - self.repeats
-
-    @functools.cached_property
-    def by_experiment(self) -> dict[str | None, list[Run]]:
-        """The runs of each experiment, oldest first; of equal times the older first, as PAI lists them."""
-        found: dict[str | None, list[Run]] = {}
-        for run in reversed(self.runs.values()):
-            found.setdefault(run.experiment_id, []).append(run)
-        return found
-
-    def matching(self, query: RunQuery) -> list[Run]:
-        """Return the runs that match a query, in its order."""
-        experiment_id = query.experiment_id
-        if experiment_id is None:
-            runs = list(filter(query.check(), reversed(self.runs.values())))
-        else:
-            runs = list(filter(query.check(), self.by_experiment.get(experiment_id, [])))
-        query.sort(runs)
-        return runs
-
-    @property
-    def whole(self) -> bool:
-        """Whether there is nothing that it does not show."""
-        return self.sure and self.since == _EARLIEST
-
-    def covers(self, query: RunQuery) -> bool:
-        """Tell whether every run that matches a query is in here."""
-        return self.whole or (self.sure and (query.window[0] or _EARLIEST) > self.since)
-
-    def news(self, before: View) -> list[Run]:
-        """Return the runs that were not there before, or not like this."""
-        return [run for run_id, run in self.runs.items() if before.runs.get(run_id) != run]
-
-    def explains(self, before: View) -> bool:
-        """Tell whether TotalCount changed just by what came and went where both views look."""
-        if self.whole or self.total is None or before.total is None:
-            return True  # there is nothing else, or nothing that tells of it
-        if not (self.sure and before.sure):
-            return self.total == before.total
-        edge = max(self.since, before.since)
-        return self.total - before.total == self._beside(before, edge) - before._beside(self, edge)
-
-    def _beside(self, other: View, edge: datetime) -> int:
-        return sum(
-            run_id not in other.runs and (run.gmt_create_time or _EARLIEST) > edge
-            for run_id, run in self.runs.items()
-        )
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -150,6 +65,26 @@ class Waiter(msgspec.Struct, frozen=True, eq=False):
     interval: float
 
 
+class Look(msgspec.Struct, frozen=True):
+    """What somebody has to know after the next poll; with a baseline it may be that nothing changed since."""
+
+    query: RunQuery
+    baseline: Baseline | None = None
+
+    def settled_by(self, view: View) -> bool:
+        """Tell whether a view is enough."""
+        return view.covers(self.query) or view.bears_out(self.baseline)
+
+    def pages_missing(self, view: View) -> float:
+        """Return how many more pages will be enough, as far as anything tells; else 0 or infinity."""
+        if self.query.window[0] is not None:
+            return 0  # the next page may reach its beginning
+        if view.total is None:
+            return float("inf")
+        known = self.baseline.older if self.baseline is not None and view.since > self.baseline.edge else 0
+        return (view.total - known) / PAGE_SIZE - view.pages
+
+
 class Seat(msgspec.Struct, frozen=True):
     """A waiter's place at a watch."""
 
@@ -158,7 +93,7 @@ class Seat(msgspec.Struct, frozen=True):
 
     def look_again(self) -> None:
         """Make sure that the next poll tells this waiter something, even if there is no news."""
-        self.watch.newcomers.append(self.waiter)
+        self.watch.looks.append(Look(self.waiter.query))
 
     async def ask(self, max_runs: int | None) -> tuple[list[Run], int]:
         """Return what the waiter's own query really finds, and the last poll that this includes."""
@@ -173,7 +108,7 @@ class Watch:
         self._client = client
         self._query = query
         self._waiters: list[Waiter] = []
-        self.newcomers: list[Waiter] = []
+        self.looks: list[Look] = []
         self._joined = asyncio.Event()
         self._view = View()
         self._number = 0
@@ -182,14 +117,13 @@ class Watch:
         self._asking: dict[bytes, asyncio.Task[tuple[list[Run], int]]] = {}
 
     @contextmanager
-    def joined(self, waiter: Waiter) -> Iterator[Seat]:
+    def joined(self, waiter: Waiter, baseline: Baseline | None = None) -> Iterator[Seat]:
         """Count somebody among those who wait."""
         self._waiters.append(waiter)
-        seat = Seat(self, waiter)
-        seat.look_again()
+        self.looks.append(Look(waiter.query, baseline))
         self._joined.set()
         try:
-            yield seat
+            yield Seat(self, waiter)
         finally:
             self._waiters.remove(waiter)
 
@@ -234,12 +168,12 @@ class Watch:
         return min((waiter.interval for waiter in self._waiters), default=1.0)
 
     async def _poll(self) -> Snapshot | None:
-        newcomers, self.newcomers = self.newcomers, []
+        looks, self.looks = self.looks, []
         self._number += 1
         try:
-            snapshot = await self._look(newcomers)
+            snapshot = await self._look(looks)
         except Exception as error:
-            self.newcomers += newcomers
+            self.looks += looks
             self._failed = True
             if not isinstance(error, PaiError):
                 # Raised, it would end every wait at once, and Airflow would start them all again at once.
@@ -247,26 +181,29 @@ class Watch:
                 error = PaiError(f"unforeseen: {type(error).__name__}: {error}")
             return Snapshot(view=self._view, error=error)
         recovered, self._failed = self._failed, False
-        return snapshot if snapshot.news or snapshot.beyond or newcomers or recovered else None
+        return snapshot if snapshot.news or snapshot.beyond or looks or recovered else None
 
-    async def _look(self, newcomers: list[Waiter]) -> Snapshot:
+    async def _look(self, looks: list[Look]) -> Snapshot:
         before, now = self._view, View()
-        newest = max((run.gmt_create_time or _EARLIEST for run in before.runs.values()), default=_LATEST)
         await self._read(now)
-        while newest < now.since and now.sure and now.pages < MOST_PAGES:
+        while before.times and before.times[0] < now.since and now.sure and now.pages < MOST_PAGES:
             await self._read(now)  # more came in one interval than a page holds
-        first = before.pages == 0
+        first, head = before.pages == 0, now.pages
         self._unseen = 0 if now.whole else self._unseen + 1
-        patience = BLIND_POLLS if now.total is None else TRUSTED_POLLS
-        beyond = not first and (not now.explains(before) or self._unseen >= patience)
+        due = self._unseen >= (BLIND_POLLS if now.total is None else TRUSTED_POLLS)
+        while True:
+            beyond = not first and (due or not now.explains(before))
+            view = now if first or beyond else now.over(before)
+            if beyond:
+                looks = [Look(waiter.query) for waiter in self._waiters]
+            if not self._worth_reading(view, now.pages - head, looks):
+                break
+            await self._read(now)
         if beyond:
             self._unseen = 0
-        head = now.pages
-        while self._worth_reading(now, head, self._waiters if beyond else newcomers):
-            await self._read(now)
-        self._view = now
+        self._view = view
         news = [] if first else now.news(before)
-        return Snapshot(view=now, number=self._number, news=news, beyond=beyond)
+        return Snapshot(view=view, number=self._number, news=news, beyond=beyond)
 
     async def _read(self, view: View) -> None:
         async with self._client.turn() if view.pages else nullcontext():
@@ -275,16 +212,17 @@ class Watch:
             view.add(await self._client.run(lambda: call(request, RunPage)), self._query)
 
     @staticmethod
-    def _worth_reading(view: View, head: int, waiters: Iterable[Waiter]) -> bool:
-        """Tell whether one more page may spare more than one exact query."""
+    def _worth_reading(view: View, read: int, looks: Iterable[Look]) -> bool:
+        """Tell whether one page after so many may spare more than one exact query, now or later."""
         if view.whole or not view.sure or view.pages >= MOST_PAGES:
             return False
-        left = {msgspec.json.encode(waiter.query): waiter.query for waiter in waiters}
-        left = {key: query for key, query in left.items() if not view.covers(query)}
-        if len(left) <= view.pages - head + 1:
+        left = [look for look in looks if not look.settled_by(view)]
+        questions = len({msgspec.json.encode(look.query) for look in left})
+        if questions <= read + 1:
             return False
-        pages_to_the_end = float("inf") if view.total is None else view.total / PAGE_SIZE - view.pages
-        return pages_to_the_end <= len(left) or any(query.window[0] is not None for query in left.values())
+        if questions > MOST_PAGES:
+            return True  # then the next change is found in what these pages show, without so many queries
+        return min(look.pages_missing(view) for look in left) <= min(questions, MOST_PAGES - view.pages)
 
 
 _watches: dict[Hashable, Watch] = {}
@@ -314,7 +252,7 @@ async def exact_polls(
         try:
             located = await client.located(query)
             runs = await client.run(functools.partial(list_runs, located, max_runs=max_runs))
-            view = View(runs={run.run_id: run for run in reversed(runs)}, since=_EARLIEST)
+            view = View(runs={run.run_id: run for run in reversed(runs)})
             yield Snapshot(view=view, number=number, news=runs)
         except PaiError as error:
             yield Snapshot(view=View(), error=error)

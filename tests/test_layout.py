@@ -32,7 +32,7 @@ FLOORS = [
     ["form"],
     ["rules", "connection", "_compat"],
     ["hooks", "links", "verdict"],
-    ["clients", "filters"],
+    ["clients", "filters", "view"],
     ["watch"],
     ["triggers", "gate", "writing"],
     ["operators", "sensors"],

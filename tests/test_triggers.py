@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 from airflow_db import SECRET, VERSION, airflow_db, pai  # noqa: F401 - fixtures
 
-from airflow_provider_pai import watch
-from airflow_provider_pai._compat import SHARES_POLLS
+from airflow_provider_pai import view, watch
+from airflow_provider_pai._compat import SHARES_POLLS, _first
+from airflow_provider_pai.sensors import PaiRunSensor
 from airflow_provider_pai.triggers import PaiRunTrigger
 
 if SHARES_POLLS:
     from airflow.triggers.shared_stream import SharedStreamManager
+
+TaskDeferred = _first("TaskDeferred", "airflow.sdk.exceptions", "airflow.exceptions")
 
 LIMIT = 60
 """Seconds that any scenario may take."""
@@ -130,6 +133,14 @@ async def more_polls(pai: Any, count: int = 2) -> None:  # noqa: F811
     await until(lambda: polls(pai) >= target)
 
 
+async def no_more_polls(pai: Any, since: int) -> None:  # noqa: F811
+    """Wait until there were requests, and then none for a second."""
+    known = since
+    while since == known or known < polls(pai):
+        known = polls(pai)
+        await asyncio.sleep(1.0)
+
+
 def wait(**arguments: Any) -> PaiRunTrigger:
     return PaiRunTrigger(**{"labels": LABEL, "poke_interval": INTERVAL, **arguments})
 
@@ -151,6 +162,7 @@ TRIGGERS = [
         source_id="dlc1",
         created_after=datetime(2025, 10, 20, tzinfo=timezone.utc),
         created_before="2025-10-21T00:00:00+08:00",
+        baseline={"edge": "2025-10-20T00:00:00.028Z", "older": 7},
     ),
 ]
 if VERSION >= (3, 0):
@@ -370,7 +382,8 @@ async def test_a_restart_finds_what_came_meanwhile(pai):  # noqa: F811
 
 @shared
 @in_one_loop
-async def test_a_restart_of_a_thousand_waits_costs_at_most_60_requests(pai):  # noqa: F811
+async def test_a_restart_of_a_thousand_waits_costs_at_most_60_requests(pai, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("airflow_provider_pai.clients.QUOTA_SECONDS", 0.0)  # counted, not timed
     # The scene "day" of benchmarks/waiting_scene.py: windows of up to 12 hours, 2,000 labelled runs within.
     now = datetime.now(timezone.utc)
     others = pai.add_experiment()
@@ -399,9 +412,171 @@ async def test_a_restart_of_a_thousand_waits_costs_at_most_60_requests(pai):  # 
         told = [number for number, trigger in enumerate(kept) if trigger.experiment_id == awaited[0]]
         for number in told:
             assert await airflow.found(number) == ["late"]
-        await until(lambda: not any(seat.newcomers for seat in watch._watches.values()))
+        await no_more_polls(pai, 0)
         assert polls(pai) <= 60
         assert sum(map(len, airflow.events)) == len(told)
+
+
+def deferred(**arguments: Any) -> PaiRunTrigger:
+    """The trigger with which a sensor leaves its worker."""
+    sensor = PaiRunSensor(
+        task_id="wait", **{"labels": LABEL, "deferrable": True, "poke_interval": INTERVAL, **arguments}
+    )
+    with pytest.raises(TaskDeferred) as left:
+        sensor.execute({})
+    trigger: PaiRunTrigger = left.value.trigger
+    return trigger
+
+
+@shared
+def test_a_restart_of_a_thousand_sensors_without_a_window_costs_at_most_60_requests(pai, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("airflow_provider_pai.clients.QUOTA_SECONDS", 0.0)  # counted, not timed
+    others, now = pai.add_experiment(), datetime.now(timezone.utc)
+    awaited = [pai.add_experiment() for _ in range(200)]
+    ago = lambda index: (now - timedelta(days=30) + timedelta(minutes=index)).isoformat()  # noqa: E731
+    pai.add_runs(10_000, experiment_id=others, labels=EVALUATED, gmt_create_time=ago)
+    recent = pai.add_run("recent", experiment_id=awaited[0])
+    old = pai.add_run("old", experiment_id=awaited[1], gmt_create_time=OLD)
+    kept = [deferred(experiment_id=found, poke_interval=1000.0) for _ in range(5) for found in awaited]
+    assert polls(pai) == 2 * len(kept)
+
+    @in_one_loop
+    async def restarted(late: list[str], cost: int) -> None:
+        before = polls(pai)
+        async with triggerer() as airflow:
+            for trigger in kept:
+                airflow.start(trigger)
+            told = [number for number, trigger in enumerate(kept) if trigger.experiment_id in late]
+            for number in told:
+                await airflow.event(number)
+            await no_more_polls(pai, before)
+            assert polls(pai) - before <= cost
+            assert sum(map(len, airflow.events)) == len(told)
+
+    restarted([], 1)
+    pai.add_runs(400, experiment_id=others, labels=EVALUATED)
+    pai.label_run(recent, EVALUATED)  # while the triggerer is down
+    restarted([awaited[0]], 60)
+    pai.label_run(old, EVALUATED)  # which everybody has to look for
+    restarted(awaited[:2], 50 + 200)
+
+
+@pytest.mark.parametrize(
+    ("filters", "pinned"),
+    [
+        ({"name": "b"}, True),
+        ({"name": "b", "created_after": OLD}, True),
+        ({"name": "b", "metrics": {"f1": ">= 0.9"}}, True),
+        ({"name": "a", "min_runs": 2}, True),
+        ({"name": "a", "metrics": {"f1": ">= 0.9"}}, False),  # a value may be logged to what is there
+        ({"name": "b", "created_after": datetime.now(timezone.utc) - timedelta(hours=30)}, False),
+        ({"min_runs": 2}, False),  # the poll that all share asks just this
+    ],
+)
+def test_a_sensor_pins_what_it_begins_from_where_that_will_spare_requests(pai, filters, pinned):  # noqa: F811
+    pai.add_run("a", labels=EVALUATED, metrics={"f1": 0.5}, gmt_create_time="2026-01-01T00:00:00Z")
+    baseline = deferred(**filters).baseline
+    if pinned and SHARES_POLLS:
+        assert baseline == {"edge": "2026-01-01T00:00:00Z", "older": 1}
+    else:
+        assert baseline is None
+
+
+@shared
+def test_what_pai_does_not_tell_is_not_pinned_and_the_wait_asks(pai):  # noqa: F811
+    pai.quirks.total_count = "absent"
+    run = pai.add_run("a", gmt_create_time=OLD)
+    pai.add_runs(150, labels=EVALUATED)
+    trigger = deferred(name="a")
+    assert trigger.baseline is None
+    pai.label_run(run, EVALUATED)
+
+    @in_one_loop
+    async def restarted() -> None:
+        async with triggerer() as airflow:
+            assert await airflow.found(airflow.start(trigger)) == ["a"]
+
+    restarted()
+
+
+@shared
+def test_a_baseline_that_could_not_be_pinned_ends_no_wait(pai):  # noqa: F811
+    pai.inject("server_error", action="ListRuns", times=10)
+    pai.add_run("a", labels=EVALUATED)
+    trigger = deferred(name="a")
+    assert trigger.baseline is None
+    pai.clear_faults()
+
+    @in_one_loop
+    async def joined() -> None:
+        async with triggerer() as airflow:
+            assert await airflow.found(airflow.start(trigger)) == ["a"]
+
+    joined()
+
+
+@pytest.mark.parametrize("when", ["before the look", "between look and joining", "while it is watched"])
+@shared
+def test_no_label_is_missed_whenever_it_is_set(pai, when):  # noqa: F811
+    run = pai.add_run("mine", gmt_create_time=OLD)
+    pai.add_runs(150, labels=EVALUATED)
+    if when == "before the look":  # but after the baseline was pinned
+        pai.before_request(lambda _, count: count == 2 and pai.label_run(run, EVALUATED))
+        sensor = PaiRunSensor(task_id="wait", labels=LABEL, name="mine", deferrable=True)
+        assert [found["name"] for found in sensor.execute({})] == ["mine"]
+        return
+    trigger = deferred(name="mine")
+    if when == "between look and joining":
+        pai.label_run(run, EVALUATED)
+
+    @in_one_loop
+    async def joined() -> None:
+        async with triggerer() as airflow:
+            number = airflow.start(trigger)
+            if when == "while it is watched":
+                await more_polls(pai, 3)
+                assert airflow.events[number] == []
+                pai.label_run(run, EVALUATED)
+            assert await airflow.found(number) == ["mine"]
+
+    joined()
+
+
+@shared
+def test_what_cancels_out_against_a_baseline_is_found_in_time(pai, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("airflow_provider_pai.watch.TRUSTED_POLLS", 5)
+    run = pai.add_run("mine", gmt_create_time=OLD)
+    other = pai.add_run("other", labels=EVALUATED, gmt_create_time=OLD)
+    pai.add_runs(150, labels=EVALUATED)
+    trigger = deferred(name="mine")
+    pai.label_run(run, EVALUATED)
+    pai.unlabel_run(other, "is_evaluation")
+
+    @in_one_loop
+    async def joined() -> None:
+        async with triggerer() as airflow:
+            assert await airflow.found(airflow.start(trigger)) == ["mine"]
+
+    joined()
+    assert polls(pai) == 2 + 5 + 1
+
+
+@shared
+@in_one_loop
+async def test_what_was_logged_to_a_run_since_it_was_read_is_handed_on(pai):  # noqa: F811
+    ago = lambda index: (datetime.now(timezone.utc) - timedelta(minutes=index)).isoformat()  # noqa: E731
+    mine, since = pai.add_experiment(), (datetime.now(timezone.utc) - timedelta(days=1)).isoformat()
+    old = pai.add_run("old", experiment_id=mine, labels=EVALUATED, gmt_create_time=ago(300))
+    pai.add_runs(150, labels=EVALUATED, gmt_create_time=ago)
+    async with triggerer() as airflow:
+        for name in "bcde":  # for so many, two pages are read
+            airflow.start(wait(name=name, created_after=since))
+        number = airflow.start(wait(experiment_id=mine, created_after=since, min_runs=2))
+        await more_polls(pai, 4)
+        pai.measure_run(old, {"f1": 0.9})
+        pai.add_run("new", experiment_id=mine, labels=EVALUATED)
+        payload = await airflow.event(number)
+    assert [(run["name"], run["metrics"]) for run in payload["runs"]] == [("old", {"f1": 0.9}), ("new", {})]
 
 
 # --- what goes wrong for one, or for a while
@@ -483,7 +658,7 @@ async def test_a_mistake_of_ours_ends_waits_with_its_name_and_no_stream(pai, mon
         await more_polls(pai)
         (key,) = airflow.manager._groups
         with monkeypatch.context() as patched:
-            patched.setattr(watch.View, "explains", mistaken)
+            patched.setattr(view.View, "explains", mistaken)
             text, lasting = await airflow.failure(number)
         assert "unforeseen: MistakeError: of ours" in text
         assert lasting

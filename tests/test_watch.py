@@ -1,12 +1,13 @@
 """One poll for many: whatever happens between the polls, everybody is told in time, and of nothing else.
 
-A model says what every waiter must have been told after each poll. The other side is the emulator, whose
-pages are made small, so that a few runs are a long history.
+A model says what every waiter must know after each poll. The other side is the emulator, whose pages are made
+small, so that a few runs are a long history.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,15 +18,19 @@ from airflow_db import airflow_db  # noqa: F401 - a fixture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_pai import view, watch
 from airflow_provider_pai.api import RunQuery
 from airflow_provider_pai.clients import shared_client
 from airflow_provider_pai.emulator import PaiEmulator
-from airflow_provider_pai.watch import BLIND_POLLS, NEWEST_FIRST, Seat, Snapshot, View, Waiter, Watch
+from airflow_provider_pai.hooks import PaiHook
+from airflow_provider_pai.view import NEWEST_FIRST, Baseline, pin_baseline
+from airflow_provider_pai.watch import BLIND_POLLS, Seat, Snapshot, Waiter, Watch
 
 pytestmark = pytest.mark.timeout(600)
 
 LABEL = {"is_evaluation": "true"}
 PAGE = 3
+EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 LATEST = datetime.max.replace(tzinfo=timezone.utc)
 START = datetime(2025, 10, 20, tzinfo=timezone.utc)
 EXPERIMENTS = 3
@@ -57,6 +62,8 @@ CREATES = st.builds(Create, st.integers(0, EXPERIMENTS - 1), st.integers(0, AGES
 CHANGES = st.builds(
     Change, st.sampled_from(["label", "label", "unlabel", "delete", "measure"]), st.integers(0, 60)
 )
+Wanted = tuple[int | None, int | None]
+"""Which experiment somebody waits for, and from what age on; ``None`` for any."""
 POLLS = st.lists(st.lists(CREATES | CHANGES, max_size=3), min_size=1, max_size=7)
 WAITERS = st.lists(
     st.tuples(st.none() | st.integers(0, EXPERIMENTS - 1), st.none() | st.integers(0, AGES)),
@@ -82,12 +89,16 @@ class World:
         self.workspace_id = pai.add_workspace("of this history")
         self.experiments = [pai.add_experiment(workspace_id=self.workspace_id) for _ in range(EXPERIMENTS)]
         self.runs: dict[str, Model] = {}
+        self._created = itertools.count()
 
     def apply(self, change: Create | Change) -> None:
         """Let something happen, in the emulator and in the model."""
         if isinstance(change, Create):
             created = START + timedelta(minutes=change.age)
+            if self.pai.quirks.order == "by_name":  # oldest first, and equal times would hide that
+                created += timedelta(milliseconds=next(self._created))
             run_id = self.pai.add_run(
+                created.strftime("run-%H-%M-%f"),
                 experiment_id=self.experiments[change.experiment],
                 labels=LABEL if change.labelled else None,
                 gmt_create_time=created.isoformat(),
@@ -109,7 +120,7 @@ class World:
             self.pai.unlabel_run(run_id, "is_evaluation")
             self.runs[run_id].labelled = False
 
-    def query(self, experiment: int | None, age: int | None) -> RunQuery:
+    def query(self, experiment: int | None = None, age: int | None = None) -> RunQuery:
         """The query of a waiter: one experiment or all, from some moment on or from the beginning."""
         return RunQuery(
             workspace_id=self.workspace_id,
@@ -130,76 +141,110 @@ class World:
         }
 
 
+@dataclass(frozen=True)
+class Pinned:
+    """What a wait began from, as the sensor pins it: what was there, and what its own question found."""
+
+    baseline: Baseline | None
+    seen: frozenset[str]
+    labelled: dict[str, datetime]
+
+
+def pin(world: World, wanted: Wanted) -> Pinned:
+    """Begin a wait in a worker."""
+    with PaiHook().client() as client:
+        baseline = client.run(pin_baseline(world.query(*wanted)))
+    return Pinned(baseline, frozenset(world.labelled(*wanted)), world.labelled())
+
+
 class Told:
     """A waiter, who looks when a snapshot gives it a reason to, as the triggers do."""
 
-    def __init__(self, world: World, seat: Seat, experiment: int | None, age: int | None) -> None:
+    def __init__(self, world: World, seat: Seat, wanted: Wanted, pinned: Pinned | None = None) -> None:
         self.seat = seat
-        self.truth = lambda: world.labelled(experiment, age).keys()
-        self.seen: set[str] = set()
-        self.excused = False
+        self.truth = lambda: world.labelled(*wanted).keys()
+        self.pinned = pinned
+        self.seen = set(pinned.seen) if pinned else set()
+        self.told_else = False
         self._looked = False
 
-    async def take(self, snapshot: Snapshot | None) -> bool:
-        """Look if there is a reason to, and tell whether there was."""
+    def knows(self) -> bool:
+        """Tell whether it knows of all that is there; of what went again it need not be told."""
+        return self.truth() <= self.seen and not self.told_else
+
+    async def take(self, snapshot: Snapshot | None) -> None:
+        """Look if there is a reason to."""
         if snapshot is None:
-            return False
-        query = self.seat.waiter.query
+            return
+        query, view = self.seat.waiter.query, snapshot.view
         assert snapshot.error is None
         if self._looked and not snapshot.beyond and not any(map(query.matches, snapshot.news)):
-            return False
-        self._looked = True
-        if snapshot.view.covers(query):
-            runs = [run for run in snapshot.view.runs.values() if query.matches(run)]
+            return
+        runs = view.answer(query)
+        began = None if self._looked else self.pinned
+        if runs is None and began and view.bears_out(began.baseline) and not view.matching(query):
+            self.seen = set(began.seen)
         else:
-            runs, _ = await self.seat.ask(None)
-        self.seen = {run.run_id for run in runs}
-        assert self.seen == self.truth()  # of nothing else
-        return True
+            if runs is None:
+                runs, _ = await self.seat.ask(None)
+            self.seen = {run.run_id for run in runs}
+        self.told_else = self.seen != self.truth()
+        self._looked = True
 
 
 class Watched:
-    """A watch whose polls the test makes, and those who wait at it."""
+    """A watch whose polls the test makes, and those who wait at it.
+
+    What changed further back and cancels out in TotalCount is what nobody can know; ``hidden`` tells of it
+    until the watch looks everywhere again.
+    """
 
     def __init__(self, world: World, watch: Watch, told: list[Told]) -> None:
         self.world = world
         self.watch = watch
         self.told = told
-        self._last: tuple[dict[str, datetime], View] | None = None
+        self.hidden = False
+        self._before: dict[str, datetime] = {}
+
+    def all_know(self) -> bool:
+        """Tell whether everybody knows what can be known."""
+        return self.hidden or all(waiter.knows() for waiter in self.told)
 
     async def poll(self) -> int:
         """Poll once, let everybody look who has a reason to, and return the number of requests."""
         known = self.world.pai.request_counts.get("ListRuns", 0)
         snapshot = await self.watch._poll()
         # All at once, as triggers do: only then are equal questions asked once.
-        looked = await asyncio.gather(*(waiter.take(snapshot) for waiter in self.told))
-        hidden = self._cancels_out()
-        for waiter, has_looked in zip(self.told, looked, strict=True):
-            waiter.excused = not has_looked and (waiter.excused or hidden)
+        await asyncio.gather(*(waiter.take(snapshot) for waiter in self.told))
+        view, now = self.watch._view, self.world.labelled()
+        depth = min((now[run] for run in view.read & now.keys()), default=LATEST)
+        if snapshot is not None and snapshot.beyond:
+            self.hidden = False
+        elif self._before and not (view.whole and depth == min(now.values(), default=LATEST)):
+            self.hidden |= cancels_out(self._before, now, depth if view.sure else LATEST)
+        self._before = now
         return self.world.pai.request_counts["ListRuns"] - known
 
-    def _cancels_out(self) -> bool:
-        """Tell whether changes further back cancelled out in TotalCount: what the docstring excludes."""
-        now, view = self.world.labelled(), self.watch._view
-        last, self._last = self._last, (now, view)
-        if last is None or view.whole:
-            return False
-        before, view_before = last
-        edge = max(view.since, view_before.since) if view.sure and view_before.sure else LATEST
-        came = [run for run in now.keys() - before.keys() if now[run] <= edge]
-        went = [run for run in before.keys() - now.keys() if before[run] <= edge]
-        return len(came) == len(went) > 0
+
+def cancels_out(before: dict[str, datetime], now: dict[str, datetime], edge: datetime) -> bool:
+    """Tell whether as many came as went up to a moment, which TotalCount cannot tell."""
+    came = [run for run in now.keys() - before.keys() if now[run] <= edge]
+    went = [run for run in before.keys() - now.keys() if before[run] <= edge]
+    return len(came) == len(went) > 0
 
 
 @asynccontextmanager
-async def watched(world: World, waiters: list[tuple[int | None, int | None]]) -> AsyncIterator[Watched]:
+async def watched(
+    world: World, waiters: list[Wanted], pinned: dict[Wanted, Pinned] | None = None
+) -> AsyncIterator[Watched]:
     async with shared_client("pai_default", None) as client:
         made = Watch(client, world.query(None, None))
+        told = []
         with ExitStack() as stack:
-            seats = [
-                stack.enter_context(made.joined(Waiter(world.query(*waiter), 1.0))) for waiter in waiters
-            ]
-            told = [Told(world, seat, *waiter) for seat, waiter in zip(seats, waiters, strict=True)]
+            for wanted in waiters:
+                began = pinned[wanted] if pinned else None
+                joined = made.joined(Waiter(world.query(*wanted), 1.0), began and began.baseline)
+                told.append(Told(world, stack.enter_context(joined), wanted, began))
             yield Watched(world, made, told)
 
 
@@ -209,25 +254,40 @@ def served(airflow_db: None) -> Iterator[PaiEmulator]:  # noqa: F811
     with PaiEmulator() as emulator, pytest.MonkeyPatch.context() as patched:
         patched.setenv("AIRFLOW_CONN_PAI_DEFAULT", emulator.connection_uri)
         emulator.quirks.max_results = PAGE
-        patched.setattr("airflow_provider_pai.watch.PAGE_SIZE", PAGE)  # what the watch reckons with
+        for room in (view, watch):
+            patched.setattr(room, "PAGE_SIZE", PAGE)  # what they reckon with
+            patched.setattr(room, "MOST_PAGES", view.MOST_PAGES)
+        patched.setattr(view, "PINNED_RUNS", 2)
         patched.setattr("airflow_provider_pai.clients.QUOTA_SECONDS", 0.0)  # counted, not timed
         yield emulator
 
 
-HISTORIES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+HISTORIES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 history = given(
     before=st.lists(CREATES, max_size=25),
     polls=POLLS,
     waiters=WAITERS,
-    order=st.sampled_from(["honoured", "honoured", "ignored"]),
+    order=st.sampled_from(["honoured", "honoured", "by_name"]),
+    most=st.sampled_from([50, 50, 4]),
 )
+
+
+def prepared(served: PaiEmulator, total_count: str, order: str, most: int) -> World:
+    """A new workspace, in which PAI answers like this and a view holds so many pages."""
+    served.quirks.total_count, served.quirks.order = total_count, order
+    view.MOST_PAGES = watch.MOST_PAGES = most
+    return World(served)
+
+
+def most_requests(world: World, waiters: list[Wanted]) -> int:
+    """What a poll may cost at the most: all pages, and then all pages for each question."""
+    return (-(-len(world.labelled()) // PAGE) + 1) * (1 + len(set(waiters)))
 
 
 @HISTORIES
 @history
-def test_everybody_is_told_at_the_next_poll(served, before, polls, waiters, order):
-    served.quirks.total_count, served.quirks.order = "given", order
-    world = World(served)
+def test_everybody_is_told_at_the_next_poll(served, before, polls, waiters, order, most):
+    world = prepared(served, "given", order, most)
     for change in before:
         world.apply(change)
 
@@ -237,21 +297,20 @@ def test_everybody_is_told_at_the_next_poll(served, before, polls, waiters, orde
                 for change in changes:
                     world.apply(change)
                 requests = await seen.poll()
-                for waiter in seen.told:
-                    assert waiter.excused or waiter.truth() <= waiter.seen
+                assert seen.all_know()
                 if number > 0 and not changes:
                     assert requests == 1
-                pages = -(-len(world.labelled()) // PAGE) + 1
-                assert requests <= pages * (1 + len(set(waiters)))
+                assert requests <= most_requests(world, waiters)
 
     asyncio.run(asyncio.wait_for(story(), 60))
 
 
 @HISTORIES
 @history
-def test_without_total_count_everybody_is_told_within_the_blind_polls(served, before, polls, waiters, order):
-    served.quirks.total_count, served.quirks.order = "absent", order
-    world = World(served)
+def test_without_total_count_everybody_is_told_within_the_blind_polls(
+    served, before, polls, waiters, order, most
+):
+    world = prepared(served, "absent", order, most)
     for change in before:
         world.apply(change)
 
@@ -262,10 +321,42 @@ def test_without_total_count_everybody_is_told_within_the_blind_polls(served, be
                     world.apply(change)
                 await seen.poll()
             requests = [await seen.poll() for _ in range(BLIND_POLLS)]
+            assert seen.all_know()
+            assert sum(requests) <= BLIND_POLLS + most_requests(world, waiters)
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+@HISTORIES
+@history
+@pytest.mark.parametrize("total_count", ["given", "absent"])
+def test_who_comes_back_with_a_baseline_is_told_what_came_since(
+    served, before, polls, waiters, order, most, total_count
+):
+    world = prepared(served, total_count, order, most)
+    for change in before:
+        world.apply(change)
+    began = {wanted: pin(world, wanted) for wanted in waiters}
+    for change in polls[0]:  # while no triggerer runs
+        world.apply(change)
+
+    async def story() -> None:
+        async with watched(world, waiters, began) as seen:
+            requests = await seen.poll()
             for waiter in seen.told:
-                assert waiter.truth() <= waiter.seen
-            pages = -(-len(world.labelled()) // PAGE) + 1
-            assert sum(requests) <= BLIND_POLLS + pages * (1 + len(set(waiters)))
+                edge = waiter.pinned.baseline.edge if waiter.pinned.baseline else EARLIEST
+                hidden = cancels_out(waiter.pinned.labelled, world.labelled(), edge)
+                seen.hidden |= hidden
+                assert hidden or waiter.knows()
+            unmoved = not polls[0] and order == "honoured" and total_count == "given"
+            if unmoved and all(waiter.pinned.baseline and not waiter.truth() for waiter in seen.told):
+                assert requests == 1
+            for changes in polls[1:]:
+                for change in changes:
+                    world.apply(change)
+                await seen.poll()
+                if total_count == "given":
+                    assert seen.all_know()
 
     asyncio.run(asyncio.wait_for(story(), 60))
 
@@ -324,3 +415,148 @@ def test_what_the_newest_page_explains_costs_no_look_further_back(served):
             assert all(waiter.seen == waiter.truth() for waiter in seen.told)
 
     asyncio.run(asyncio.wait_for(story(), 60))
+
+
+EVERYBODY = [(experiment, age) for experiment in (0, 1) for age in range(10)]
+"""Twenty who ask different questions, for any of which a late label may matter."""
+
+
+def labelled_history(served: PaiEmulator, most: int = 50) -> World:
+    """Thirty runs, ten pages, all created since the windows of EVERYBODY began.
+
+    Two of them are awaited, and have no label yet.
+    """
+    world = prepared(served, "given", "honoured", most)
+    for age in range(10, 40):
+        awaited = age in (12, 33)
+        world.apply(Create(1 if awaited else 2, age, not awaited))
+    return world
+
+
+LATE, LATER = Change("label", 23), Change("label", 2)
+
+
+def test_pages_are_read_back_to_the_late_label_and_no_further(served):
+    world = labelled_history(served)
+
+    async def story() -> None:
+        async with watched(world, EVERYBODY) as seen:
+            assert await seen.poll() == 10  # all pages: fewer than there are questions
+            world.apply(LATE)
+            assert await seen.poll() == 3  # six are newer
+            world.apply(Change("unlabel", 23))
+            assert await seen.poll() == 3
+            world.apply(Create(2, 20, True))
+            assert await seen.poll() == 7  # 18 are newer
+            assert await seen.poll() == 1
+            assert seen.all_know()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_who_joins_is_told_from_what_was_read_before(served):
+    world = labelled_history(served)
+
+    async def story() -> None:
+        async with watched(world, EVERYBODY) as seen:
+            await seen.poll()
+            for wanted, cost in (((1, 3), 0), ((2, 35), 2)):
+                with seen.watch.joined(Waiter(world.query(*wanted), 1.0)) as seat:
+                    seen.told.append(Told(world, seat, wanted))
+                    # Where runs match, PAI is asked what was logged to them since.
+                    assert await seen.poll() == 1 + cost
+                    assert seen.told[-1].knows()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_a_view_holds_no_more_than_its_pages(served):
+    world = labelled_history(served, most=4)
+
+    async def story() -> None:
+        async with watched(world, EVERYBODY) as seen:
+            for age in range(32, 40):
+                await seen.poll()
+                assert len(seen.watch._view.times) <= 4 * PAGE
+                assert len(seen.watch._view.runs) <= 4 * PAGE
+                assert seen.all_know()
+                world.apply(Create(2, age, True))
+            world.apply(LATER)  # further back than it shows
+            await seen.poll()
+            assert seen.all_know()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_where_many_ask_in_vain_the_next_late_label_is_found_by_pages(served):
+    world = prepared(served, "given", "honoured", 4)
+    for age in range(10, 40):
+        world.apply(Create(2, age, True))
+    for age in (1, 32):
+        world.apply(Create(1, age, False))
+    waiters = [(1, None), *((0, age) for age in range(8))]
+
+    async def story() -> None:
+        async with watched(world, waiters) as seen:
+            assert await seen.poll() == 4 + 9  # all pages that a view holds, and nine questions
+            world.apply(Change("label", 30))
+            assert await seen.poll() == 4 + 9
+            assert seen.all_know()
+            world.apply(Change("label", 31))
+            assert await seen.poll() == 4 + 1  # the one whose run it is asks
+            assert seen.all_know()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+@pytest.mark.parametrize(("came", "pages"), [(0, 1), (1, 1), (5, 3), (20, 8)])
+def test_a_baseline_is_reached_by_as_many_pages_as_came_since(served, came, pages):
+    world = labelled_history(served)
+    began = {wanted: pin(world, wanted) for wanted in EVERYBODY}
+    for _ in range(came):
+        world.apply(Create(2, 40, True))
+
+    async def story() -> None:
+        async with watched(world, EVERYBODY, began) as seen:
+            assert await seen.poll() == pages
+            assert seen.all_know()
+            world.apply(LATER)
+            await seen.poll()
+            assert seen.all_know()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_a_baseline_out_of_reach_is_not_read_for(served):
+    world = labelled_history(served, most=4)
+    waiters = [(0, None), (1, None)]
+    began = {wanted: pin(world, wanted) for wanted in waiters}
+    for _ in range(20):
+        world.apply(Create(2, 40, True))
+
+    async def story() -> None:
+        async with watched(world, waiters, began) as seen:
+            assert await seen.poll() == 1 + len(waiters)
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_no_baseline_is_pinned_where_it_would_spare_nothing(served):
+    world = labelled_history(served)
+    asked = served.request_counts["ListRuns"]
+    now = datetime.now(timezone.utc)
+    with PaiHook().client() as client:
+        for query in (
+            world.query(),  # it is what everybody's poll asks
+            RunQuery(workspace_id=world.workspace_id, labels=LABEL, order_by="Name ASC", verbose=False),
+            RunQuery(workspace_id=world.workspace_id, labels=LABEL, created_after=now - timedelta(days=1)),
+        ):
+            assert client.run(pin_baseline(query)) is None
+        assert served.request_counts["ListRuns"] == asked
+        for wanted in ((0, None), (None, 3)):
+            baseline = client.run(pin_baseline(world.query(*wanted)))
+            assert baseline == Baseline(edge=START + timedelta(minutes=38), older=27)
+        assert served.request_counts["ListRuns"] == asked + 2
+        for total_count, order in (("absent", "honoured"), ("given", "by_name")):
+            served.quirks.total_count, served.quirks.order = total_count, order
+            assert client.run(pin_baseline(world.query(0))) is None
