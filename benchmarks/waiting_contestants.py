@@ -36,10 +36,25 @@ Serialized = tuple[str, dict[str, Any]]
 
 
 def ours(wait: dict[str, Any], interval: float) -> Serialized:
-    """Return a wait as PaiRunSensor defers it."""
-    from airflow_provider_pai.triggers import PaiRunTrigger
+    """Return a wait as PaiRunSensor defers it, once it has asked in vain."""
+    from airflow.sdk.exceptions import TaskDeferred
 
-    return PaiRunTrigger(labels=LABEL, workspace_id=WORKSPACE_ID, poke_interval=interval, **wait).serialize()
+    from airflow_provider_pai.sensors import PaiRunSensor
+
+    sensor = PaiRunSensor(
+        task_id="wait",
+        labels=LABEL,
+        workspace_id=WORKSPACE_ID,
+        poke_interval=interval,
+        deferrable=True,
+        **wait,
+    )
+    try:
+        sensor.execute({})
+    except TaskDeferred as left:
+        serialized: Serialized = left.trigger.serialize()
+        return serialized
+    raise SystemExit(f"{wait} should not be met yet")
 
 
 def _parameters(wait: dict[str, Any]) -> dict[str, Any]:

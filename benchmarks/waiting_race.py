@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.contestants import KEY_ID, KEY_SECRET
 from benchmarks.fresh import ROOT
-from benchmarks.waiting_scene import EXPERIMENTS, SCENES, awaited, ended_by, waits
+from benchmarks.waiting_scene import EXPERIMENTS, SCENES, awaited, ended_by, experiment_id, waits
 from benchmarks.waiting_server import ask, serving
 
 MOST_SETTLING_SECONDS = 60.0
@@ -119,6 +119,9 @@ def _race(
     figures: dict[str, Any] = {"contestant": contestant, "scene": scene_name}
     alone = contestant != "ours"  # each of its waits polls for itself
     process.tell(json.dumps({"interval": plan.interval, "waits": waits(scene, plan.waits, now)}))
+    other = {"experiment": experiment_id(EXPERIMENTS), "age": 0.0}
+    for number in range(scene.came):
+        ask(url, "label", **other, name=f"came_{number}")
     requests = _counter(url)
 
     process.tell("probe on")

@@ -31,11 +31,15 @@ class Record(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """How far back the waits look: ``window`` in seconds before now, ``None`` for all time."""
+    """How far back the waits look: ``window`` in seconds before now, ``None`` for all time.
+
+    So many runs of other experiments ``came`` with the label between the sensors' deferral and the restart.
+    """
 
     name: str
     window: float | None
     meaning: str
+    came: int = 0
 
 
 SCENES = {
@@ -47,7 +51,12 @@ SCENES = {
             DAY_SECONDS,
             f"waits for runs of the last 12 hours: {TODAY:,} of other experiments carry the label",
         ),
-        Scene("ever", None, "waits for one run each, by name, however old"),
+        Scene(
+            "ever",
+            None,
+            "waits for one run each, by name, however old; 1,000 runs came since the sensors deferred",
+            came=1_000,
+        ),
     )
 }
 
