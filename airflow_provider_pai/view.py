@@ -87,14 +87,15 @@ class View(msgspec.Struct, dict=True):
             return self
         times = [*self.times[: self._newer(self.since)], *before.times[before._newer(self.since) :]]
         since = before.since
+        kept = {
+            run_id: run
+            for run_id, run in before.runs.items()
+            if _created(run) <= self.since and run_id not in self.read
+        }
         if len(times) > MOST_PAGES * PAGE_SIZE:
             del times[MOST_PAGES * PAGE_SIZE :]
-            since = max(since, times[-1])
-        kept = {
-            run.run_id: run
-            for run in before.runs.values()
-            if since <= _created(run) <= self.since and run.run_id not in self.read
-        }
+            since = max(times[-1], _BARELY)
+            kept = {run_id: run for run_id, run in kept.items() if _created(run) > since}
         return msgspec.structs.replace(self, runs={**self.runs, **kept}, times=times, since=since)
 
     @property

@@ -194,9 +194,8 @@ class Watch:
         while True:
             beyond = not first and (due or not now.explains(before))
             view = now if first or beyond else now.over(before)
-            if beyond:
-                looks = [Look(waiter.query) for waiter in self._waiters]
-            if not self._worth_reading(view, now.pages - head, looks):
+            wanted = [Look(waiter.query) for waiter in self._waiters] if beyond else looks
+            if not self._worth_reading(view, now.pages - head, wanted):
                 break
             await self._read(now)
         if beyond:

@@ -489,18 +489,18 @@ def test_a_view_holds_no_more_than_its_pages(served):
 
 
 def test_where_many_ask_in_vain_the_next_late_label_is_found_by_pages(served):
-    world = prepared(served, "given", "honoured", 4)
+    world = prepared(served, "given", "honoured", 6)
     for age in range(10, 40):
         world.apply(Create(2, age, True))
     for age in (1, 32):
         world.apply(Create(1, age, False))
-    waiters = [(1, None), *((0, age) for age in range(8))]
+    waiters = [(1, None), *((0, age) for age in range(10))]
 
     async def story() -> None:
         async with watched(world, waiters) as seen:
-            assert await seen.poll() == 4 + 9  # all pages that a view holds, and nine questions
+            assert await seen.poll() == 6 + 11  # all pages that a view holds, and eleven questions
             world.apply(Change("label", 30))
-            assert await seen.poll() == 4 + 9
+            assert await seen.poll() == 6 + 11
             assert seen.all_know()
             world.apply(Change("label", 31))
             assert await seen.poll() == 4 + 1  # the one whose run it is asks

@@ -131,8 +131,10 @@ def page_size(scene: Scene) -> Flow[Finding]:
 
 @assumption(
     "Is `TotalCount` given, and right?",
-    assumed="It ends no loop. It is compared between pages to notice deletions; see below.",
-    setting="None: without it, a run deleted while a listing is read can hide another one.",
+    assumed="It ends no loop. It is compared between pages to notice deletions (see below), and in the "
+    "triggerer between polls to notice late labels.",
+    setting="None: without it, a run deleted while a listing is read can hide another one, and a wait that "
+    "shares its polls notices an old run's late label within 10 intervals.",
 )
 def total_count(scene: Scene) -> Flow[Finding]:
     """Compare it with the runs of the experiment."""
