@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -445,7 +446,17 @@ def test_another_workspace_and_an_artifact_uri(ask: Any, pai_emulator: Any) -> N
 
 
 @pytest.fixture
-def signals(pai_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def heard() -> Iterator[None]:
+    """Let signals end processes, even where the tests run under nohup or in the background of a shell."""
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def signals(heard: None, pai_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Send a process signals while some requests are on their way: ``{(action, count): signal}``."""
     pai_emulator.quirks.experiment_with_runs = "refused"  # else a forgotten run would go unnoticed
     # A request that is on its way is still carried out, so what it makes shows a moment later.
