@@ -140,7 +140,6 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             return super().execute(context)
         import msgspec
 
-        from airflow_provider_pai._compat import SHARES_POLLS
         from airflow_provider_pai.api import PaiError
         from airflow_provider_pai.triggers import PaiRunTrigger
         from airflow_provider_pai.view import pin_baseline
@@ -149,7 +148,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         try:
             with self._connected() as client:
                 # Before the look: what changes from here on, the triggerer can tell from what it was.
-                baseline = client.run(pin_baseline(self.condition.query)) if SHARES_POLLS else None
+                baseline = client.run(pin_baseline(self.condition.query)) if self._pins(context) else None
                 runs, met = self._look(client, context)
         except AirflowFailException as error:
             raise self._failure(str(error), lasting=True) from error
@@ -215,6 +214,13 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                     return PokeReturnValue(is_done=False)  # Airflow's own check of the timeout comes next
                 self.log.warning("Poll failed, %d of %d in a row: %s", faults, self.fault_tolerance, error)
                 time.sleep(pause)
+
+    @staticmethod
+    def _pins(context: Context) -> bool:
+        """Tell whether to ask for a baseline: not in mapped tasks, whose bursts use up the quota as it is."""
+        from airflow_provider_pai._compat import SHARES_POLLS
+
+        return SHARES_POLLS and ("ti" not in context or context["ti"].map_index in (None, -1))
 
     @contextmanager
     def _connected(self) -> Iterator[PaiClient]:
