@@ -23,7 +23,7 @@ from airflow_provider_pai.api import Run, RunQuery
 from airflow_provider_pai.rules import MetricRules, RunCondition
 from airflow_provider_pai.stream import WatchingTrigger, open_watch
 from airflow_provider_pai.view import NEWEST_FIRST
-from airflow_provider_pai.watch import Seat, Snapshot, Waiter
+from airflow_provider_pai.watch import Look, Seat, Snapshot, Waiter
 
 __all__ = ["REMEMBERED", "SETTLE_SECONDS", "PaiRunEventTrigger", "pai_run_asset"]
 
@@ -141,7 +141,7 @@ class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
         """Fire when a shared snapshot shows runs that newly match."""
         condition = self.condition()
         async with open_watch(self.serialize()[1]) as (_, watch):
-            with watch.joined(Waiter(condition.query, self.poke_interval)) as seat:
+            with watch.joined(Waiter(Look(condition.query), self.poke_interval)) as seat:
                 async for event in self._announce(condition, shared_stream, seat):
                     yield event
 
@@ -149,7 +149,7 @@ class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
         """Fire when this trigger's own poll shows runs that newly match."""
         condition = self.condition()
         async with open_watch(self.serialize()[1], owner=self) as (_, watch):
-            with watch.joined(Waiter(condition.query, self.poke_interval)) as seat:
+            with watch.joined(Waiter(Look(condition.query), self.poke_interval)) as seat:
                 async for event in self._announce(condition, watch.snapshots(), seat):
                     yield event
 

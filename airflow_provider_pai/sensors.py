@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PaiRunSensor"]
 
+PINNING_TASKS = 20
+"""How many tasks of a mapped sensor ask for a baseline, and how many others share one after that."""
+
 
 class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     """Wait until runs with given labels are there, and push them to XCom.
@@ -149,7 +152,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             with self._connected() as client:
                 # Before the look: what changes from here on, the triggerer can tell from what it was.
                 baseline = client.run(pin_baseline(self.condition.query)) if self._pins(context) else None
-                runs, met = self._look(client, context)
+                runs, met, asked = self._look(client, context)
         except AirflowFailException as error:
             raise self._failure(str(error), lasting=True) from error
         except PaiError as error:
@@ -157,8 +160,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         else:
             if met is not None:
                 return met
-            if baseline is not None and not (runs and self.metrics):  # new values show in no count of runs
-                arguments["baseline"] = msgspec.to_builtins(baseline)
+            arguments["baseline"] = msgspec.to_builtins(baseline)
+            if not (runs and self.metrics):  # to which values may be logged, which shows in no count of runs
+                arguments["asked"] = msgspec.to_builtins(asked)
         arguments["workspace_id"] = self.condition.query.workspace_id
         self.defer(
             trigger=PaiRunTrigger(**arguments),
@@ -203,7 +207,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         while True:
             try:
                 with self._connected() as client:
-                    _, met = self._look(client, context)
+                    _, met, _ = self._look(client, context)
                 return PokeReturnValue(is_done=met is not None, xcom_value=met)
             except PaiError as error:
                 faults += 1
@@ -217,10 +221,11 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
 
     @staticmethod
     def _pins(context: Context) -> bool:
-        """Tell whether to ask for a baseline: not in mapped tasks, whose bursts use up the quota as it is."""
+        """Tell whether to ask for a baseline. Mapped tasks start in bursts, of which some ask for all."""
         from airflow_provider_pai._compat import SHARES_POLLS
 
-        return SHARES_POLLS and ("ti" not in context or context["ti"].map_index in (None, -1))
+        index = (context["ti"].map_index if "ti" in context else None) or 0
+        return SHARES_POLLS and (index < PINNING_TASKS or index % PINNING_TASKS == 0)
 
     @contextmanager
     def _connected(self) -> Iterator[PaiClient]:
@@ -238,16 +243,20 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         finally:
             self.hook.close()
 
-    def _look(self, client: PaiClient, context: Context) -> tuple[list[Run], list[dict[str, Any]] | None]:
-        """Ask once; return what was found, and what goes to XCom once the awaited runs are there."""
+    def _look(
+        self, client: PaiClient, context: Context
+    ) -> tuple[list[Run], list[dict[str, Any]] | None, datetime | None]:
+        """Ask once; return what was found, what goes to XCom once it is enough, and since when it holds."""
         from airflow_provider_pai.api import Run, list_runs
+        from airflow_provider_pai.view import asked_at
 
-        runs = client.run(list_runs(self.condition.query, max_runs=self.condition.enough))
+        flow = list_runs(self.condition.query, max_runs=self.condition.enough)
+        runs, asked = client.run(asked_at(flow))
         met = self.condition.met_by(runs)
         self.log.info("%d of %d awaited runs are there.", len(met or runs), self.min_runs)
         if met is not None:
             self.push_link(context, [Run.from_dict(met[0])])
-        return runs, met
+        return runs, met, asked
 
     def _failure(self, message: str, *, lasting: bool) -> Exception:
         """Return what ends this task, as Airflow's own poke mode would."""

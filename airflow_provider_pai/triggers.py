@@ -20,7 +20,7 @@ from airflow_provider_pai.links import LINK_KEY, console_url
 from airflow_provider_pai.rules import MetricRules, RunCondition
 from airflow_provider_pai.stream import WatchingTrigger, open_watch
 from airflow_provider_pai.view import Baseline
-from airflow_provider_pai.watch import Seat, Snapshot, Waiter, exact_polls
+from airflow_provider_pai.watch import Look, Seat, Snapshot, Waiter, exact_polls
 
 __all__ = ["PaiRunEventTrigger", "PaiRunTrigger", "pai_run_asset"]
 
@@ -45,9 +45,11 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
     "error": text, "lasting": bool}``.
 
     :param fault_tolerance: failed polls in a row that end the wait; ``None`` waits on through all of them.
-    :param baseline: what the sensor saw of all runs with the labels just before it asked its own question in
-        vain: ``{"edge": a moment, "older": how many had been created up to it}``. Where that is still so, and
-        nothing newer matches, the first look asks nothing, also after each restart of the triggerer.
+    :param asked: when, by PAI's clock, the sensor asked in vain, or sooner. Where a baseline from before that
+        moment still holds, and nothing newer matches, the first look asks nothing: so it is after a restart.
+    :param baseline: what the sensor saw of all runs with the labels just before it asked:
+        ``{"edge": a moment, "older": how many had been created up to it, "known_at": when that was so}``. It
+        serves all who wait for these labels.
     :param end_task: let a met condition end the task here, without a worker.
     """
 
@@ -71,6 +73,7 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         poke_interval: float = 60.0,
         fault_tolerance: int | None = 10,
         end_task: bool = False,
+        asked: str | None = None,
         baseline: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -91,6 +94,7 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         self.poke_interval = poke_interval
         self.fault_tolerance = fault_tolerance
         self.end_task = end_task
+        self.asked = asked
         self.baseline = baseline
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[Any]:
@@ -100,10 +104,14 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         except PaiError as error:
             yield _failed(error)
             return
-        baseline = msgspec.convert(self.baseline, Baseline | None)
+        look = Look(
+            condition.query,
+            msgspec.convert(self.baseline, Baseline | None),
+            msgspec.convert(self.asked, datetime | None),
+        )
         async with open_watch(self.serialize()[1]) as (client, watch):
-            with watch.joined(Waiter(condition.query, self.poke_interval), baseline) as seat:
-                async for event in self._wait(condition, shared_stream, client, seat, baseline):
+            with watch.joined(Waiter(look, self.poke_interval)) as seat:
+                async for event in self._wait(condition, shared_stream, client, seat):
                     yield event
 
     async def run(self) -> AsyncIterator[Any]:
@@ -138,7 +146,6 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         snapshots: AsyncIterator[Snapshot],
         client: SharedClient,
         seat: Seat | None = None,
-        baseline: Baseline | None = None,
     ) -> AsyncIterator[Any]:
         concerns = condition.query.check()
         look, faults, known = True, 0, 0
@@ -148,8 +155,7 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
             error = snapshot.error
             if error is None and look:
                 try:
-                    runs, known = await _runs(condition, snapshot, seat, baseline)
-                    baseline = None  # it speaks of the first look alone
+                    runs, known = await _runs(condition, snapshot, seat, first=known == 0)
                     met = condition.met_by(runs)
                     if met is not None:
                         yield await self._met(met, client)
@@ -175,7 +181,7 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
 
 
 async def _runs(
-    condition: RunCondition, snapshot: Snapshot, seat: Seat | None, baseline: Baseline | None
+    condition: RunCondition, snapshot: Snapshot, seat: Seat | None, *, first: bool
 ) -> tuple[list[Run], int]:
     """Return what the condition decides over, and the number of the last poll that it includes.
 
@@ -185,7 +191,8 @@ async def _runs(
     if seat is None:
         return view.matching(query), snapshot.number
     runs = view.answer(query)
-    if runs is None and view.bears_out(baseline) and not view.matching(query):
+    unchanged = first and seat.waiter.look.settled_by(view, snapshot.unchanged_since)
+    if runs is None and unchanged and not view.matching(query):
         runs = []  # whatever matches lies further back, and was not enough when the wait began
     if runs is not None:
         return runs, snapshot.number

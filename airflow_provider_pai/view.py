@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import bisect
 import functools
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
+from typing import TypeVar
 
 import msgspec
 
 from airflow_provider_pai.api import Run, RunQuery
-from airflow_provider_pai.api.flow import Flow, call
+from airflow_provider_pai.api.flow import Flow, Outcome, Response, exchange
 from airflow_provider_pai.api.models import RunPage
 from airflow_provider_pai.api.operations import page_request
 from airflow_provider_pai.api.paging import PAGE_SIZE
 from airflow_provider_pai.api.query import Labels
 
-__all__ = ["MOST_PAGES", "NEWEST_FIRST", "Baseline", "View", "newest_runs", "pin_baseline"]
+__all__ = ["MOST_PAGES", "NEWEST_FIRST", "Baseline", "View", "asked_at", "newest_runs", "pin_baseline"]
 
 NEWEST_FIRST = "GmtCreateTime DESC"
 MOST_PAGES = 50
@@ -30,16 +32,25 @@ PINNED_RUNS = PAGE_SIZE // 2
 """How many of the newest runs a baseline leaves out: as many may come until one page reaches it no more."""
 NEAR = timedelta(days=2)
 """How far back a window may begin for pages to show it with ease: MOST_PAGES hold 2,500 runs a day of it."""
+CLOCK = timedelta(seconds=3)
+"""What lies between a Date that PAI tells, in whole seconds, and any of its machines' clocks."""
 _EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 _BARELY = _EARLIEST + timedelta(seconds=1)  # a run without a time of creation is no end of the listing
 _LATEST = datetime.max.replace(tzinfo=timezone.utc)
 
+T = TypeVar("T")
+
 
 class Baseline(msgspec.Struct, frozen=True):
-    """What a wait began from: how many runs with its labels had been created up to a moment."""
+    """How many runs with the labels had been created up to a moment.
+
+    This was so at ``known_at``, by PAI's clock, or sooner. Where it still is so, the answer of everybody who
+    asked in vain after that still holds as well.
+    """
 
     edge: datetime
     older: int
+    known_at: datetime
 
 
 class View(msgspec.Struct, dict=True):
@@ -156,11 +167,15 @@ class View(msgspec.Struct, dict=True):
         edge = max(self.since, before.since)
         return self.older(edge) == before.older(edge)
 
-    def bears_out(self, baseline: Baseline | None) -> bool:
+    def bears_out(self, baseline: Baseline) -> bool:
         """Tell whether nothing changed further back than a baseline's edge since it was pinned."""
-        if baseline is None or self.total is None or not self.sure or self.since > baseline.edge:
+        if self.total is None or not self.sure or self.since > baseline.edge:
             return False
         return self.older(baseline.edge) == baseline.older
+
+    def unchanged_since(self, baselines: Iterable[Baseline | None]) -> datetime:
+        """Return since when, by PAI's clock, nothing changed further back, as far as baselines tell."""
+        return min((each.known_at for each in baselines if each and self.bears_out(each)), default=_LATEST)
 
     def _newer(self, edge: datetime) -> int:
         return bisect.bisect_left(self.times, -edge.timestamp(), key=lambda time: -time.timestamp())
@@ -185,12 +200,27 @@ def pin_baseline(query: RunQuery) -> Flow[Baseline | None]:
     near = start is not None and start > datetime.now(timezone.utc) - NEAR
     if near or msgspec.structs.replace(query, order_by=shared.order_by, verbose=shared.verbose) == shared:
         return None
+    page, response = yield from exchange(page_request(shared, NEWEST_FIRST, PINNED_RUNS), RunPage)
     view = View()
-    view.add((yield from call(page_request(shared, NEWEST_FIRST, PINNED_RUNS), RunPage)), shared)
-    if not view.sure or view.total is None:
+    view.add(page, shared)
+    if not view.sure or view.total is None or response.date is None:
         return None
     edge = view.times[-1] if view.times else _EARLIEST
-    return Baseline(edge=edge, older=view.older(edge))
+    return Baseline(edge=edge, older=view.older(edge), known_at=response.date + CLOCK)
+
+
+def asked_at(flow: Flow[T]) -> Flow[tuple[T, datetime | None]]:
+    """Return what a flow returns, and when, by PAI's clock, the first answer was no sooner made."""
+    asked: datetime | None = None
+    try:
+        request = next(flow)
+        while True:
+            outcome: Outcome = yield request
+            if asked is None and isinstance(outcome, Response) and outcome.date is not None:
+                asked = outcome.date - timedelta(seconds=outcome.seconds)
+            request = flow.send(outcome)
+    except StopIteration as ended:
+        return ended.value, asked
 
 
 def _created(run: Run) -> datetime:

@@ -7,8 +7,8 @@ changed further back, for instance an old run that got its label only now. Then 
 it changed, if an earlier poll has seen that far. If none has, everybody who waits for runs that old looks
 again, for as few requests as possible: a few pages more, or each one's own exact query.
 
-Who joins looks as well, unless their baseline says that what matters to them is as it was when they began: so
-a thousand waits of a triggerer that was started again cost hardly more than one.
+Who joins looks as well, unless a baseline, their own or another's, says that what matters to them is as it
+was when they asked in vain: so a thousand waits cost hardly more than one when a triggerer starts again.
 
 A run is noticed within one interval, however old it is. Without TotalCount, changes beyond the newest page
 are looked for every :data:`BLIND_POLLS` intervals, as if there had been one. With it, every
@@ -22,8 +22,9 @@ import asyncio
 import functools
 import itertools
 import logging
-from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
+from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import datetime, timezone
 
 import msgspec
 
@@ -35,12 +36,13 @@ from airflow_provider_pai.api.paging import PAGE_SIZE
 from airflow_provider_pai.clients import SharedClient
 from airflow_provider_pai.view import MOST_PAGES, NEWEST_FIRST, Baseline, View
 
-__all__ = ["Seat", "Snapshot", "Waiter", "Watch", "exact_polls", "shared_watch"]
+__all__ = ["Look", "Seat", "Snapshot", "Waiter", "Watch", "exact_polls", "shared_watch"]
 
 log = logging.getLogger(__name__)
 
 BLIND_POLLS = 10
 TRUSTED_POLLS = 100
+NEVER = datetime.max.replace(tzinfo=timezone.utc)
 GATHERING_SECONDS = 1.0
 """How long the first poll waits for others to join, such as all waits of a restarted triggerer."""
 
@@ -55,25 +57,27 @@ class Snapshot(msgspec.Struct, frozen=True):
     number: int = 0
     news: list[Run] = []
     beyond: bool = False
+    unchanged_since: datetime = NEVER
     error: PaiError | None = None
 
 
-class Waiter(msgspec.Struct, frozen=True, eq=False):
-    """Somebody who waits: what for, and how often they want to know."""
-
-    query: RunQuery
-    interval: float
-
-
 class Look(msgspec.Struct, frozen=True):
-    """What somebody has to know after the next poll; with a baseline it may be that nothing changed since."""
+    """What somebody has to know after the next poll.
+
+    Who ``asked`` PAI before, in vain, needs to know no more than that nothing changed since: since their
+    baseline was pinned, which was just before, or since another's was, if that was before they asked.
+    """
 
     query: RunQuery
     baseline: Baseline | None = None
+    asked: datetime | None = None
 
-    def settled_by(self, view: View) -> bool:
+    def settled_by(self, view: View, unchanged_since: datetime) -> bool:
         """Tell whether a view is enough."""
-        return view.covers(self.query) or view.bears_out(self.baseline)
+        if self.asked is None or view.covers(self.query):
+            return view.covers(self.query)
+        own = self.baseline is not None and view.bears_out(self.baseline)
+        return own or self.asked >= unchanged_since
 
     def pages_missing(self, view: View) -> float:
         """Return how many more pages will be enough, as far as anything tells; else 0 or infinity."""
@@ -85,6 +89,13 @@ class Look(msgspec.Struct, frozen=True):
         return (view.total - known) / PAGE_SIZE - view.pages
 
 
+class Waiter(msgspec.Struct, frozen=True, eq=False):
+    """Somebody who waits: what for, from what on, and how often they want to know."""
+
+    look: Look
+    interval: float
+
+
 class Seat(msgspec.Struct, frozen=True):
     """A waiter's place at a watch."""
 
@@ -93,11 +104,11 @@ class Seat(msgspec.Struct, frozen=True):
 
     def look_again(self) -> None:
         """Make sure that the next poll tells this waiter something, even if there is no news."""
-        self.watch.looks.append(Look(self.waiter.query))
+        self.watch.looks.append(Look(self.waiter.look.query))
 
     async def ask(self, max_runs: int | None) -> tuple[list[Run], int]:
         """Return what the waiter's own query really finds, and the last poll that this includes."""
-        return await self.watch.ask(self.waiter.query, max_runs)
+        return await self.watch.ask(self.waiter.look.query, max_runs)
 
 
 class Watch:
@@ -117,10 +128,10 @@ class Watch:
         self._asking: dict[bytes, asyncio.Task[tuple[list[Run], int]]] = {}
 
     @contextmanager
-    def joined(self, waiter: Waiter, baseline: Baseline | None = None) -> Iterator[Seat]:
+    def joined(self, waiter: Waiter) -> Iterator[Seat]:
         """Count somebody among those who wait."""
         self._waiters.append(waiter)
-        self.looks.append(Look(waiter.query, baseline))
+        self.looks.append(waiter.look)
         self._joined.set()
         try:
             yield Seat(self, waiter)
@@ -194,15 +205,18 @@ class Watch:
         while True:
             beyond = not first and (due or not now.explains(before))
             view = now if first or beyond else now.over(before)
-            wanted = [Look(waiter.query) for waiter in self._waiters] if beyond else looks
-            if not self._worth_reading(view, now.pages - head, wanted):
+            wanted = [Look(waiter.look.query) for waiter in self._waiters] if beyond else looks
+            baselines = [waiter.look.baseline for waiter in self._waiters] if wanted else []
+            unchanged_since = view.unchanged_since(baselines)
+            left = [look for look in wanted if not look.settled_by(view, unchanged_since)]
+            if not self._worth_reading(view, now.pages - head, left):
                 break
             await self._read(now)
         if beyond:
             self._unseen = 0
         self._view = view
         news = [] if first else now.news(before)
-        return Snapshot(view=view, number=self._number, news=news, beyond=beyond)
+        return Snapshot(view, self._number, news, beyond, unchanged_since)
 
     async def _read(self, view: View) -> None:
         async with self._client.turn() if view.pages else nullcontext():
@@ -211,11 +225,10 @@ class Watch:
             view.add(await self._client.run(lambda: call(request, RunPage)), self._query)
 
     @staticmethod
-    def _worth_reading(view: View, read: int, looks: Iterable[Look]) -> bool:
+    def _worth_reading(view: View, read: int, left: list[Look]) -> bool:
         """Tell whether one page after so many may spare more than one exact query, now or later."""
         if view.whole or not view.sure or view.pages >= MOST_PAGES:
             return False
-        left = [look for look in looks if not look.settled_by(view)]
         questions = len({msgspec.json.encode(look.query) for look in left})
         if questions <= read + 1:
             return False

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from airflow_db import SECRET, VERSION, airflow_db, pai  # noqa: F401 - fixtures
 
 from airflow_provider_pai import view, watch
 from airflow_provider_pai._compat import SHARES_POLLS, _first
-from airflow_provider_pai.sensors import PaiRunSensor
+from airflow_provider_pai.sensors import PINNING_TASKS, PaiRunSensor
 from airflow_provider_pai.triggers import PaiRunTrigger
 
 if SHARES_POLLS:
@@ -162,7 +163,8 @@ TRIGGERS = [
         source_id="dlc1",
         created_after=datetime(2025, 10, 20, tzinfo=timezone.utc),
         created_before="2025-10-21T00:00:00+08:00",
-        baseline={"edge": "2025-10-20T00:00:00.028Z", "older": 7},
+        asked="2025-10-20T00:00:05Z",
+        baseline={"edge": "2025-10-20T00:00:00.028Z", "older": 7, "known_at": "2025-10-20T00:00:03Z"},
     ),
 ]
 if VERSION >= (3, 0):
@@ -417,15 +419,21 @@ async def test_a_restart_of_a_thousand_waits_costs_at_most_60_requests(pai, monk
         assert sum(map(len, airflow.events)) == len(told)
 
 
-def deferred(**arguments: Any) -> PaiRunTrigger:
-    """The trigger with which a sensor leaves its worker."""
+def deferred(map_index: int = -1, **arguments: Any) -> PaiRunTrigger:
+    """The trigger with which a sensor leaves its worker; a task is mapped where it has an index."""
     sensor = PaiRunSensor(
         task_id="wait", **{"labels": LABEL, "deferrable": True, "poke_interval": INTERVAL, **arguments}
     )
     with pytest.raises(TaskDeferred) as left:
-        sensor.execute({})
+        sensor.execute({"ti": SimpleNamespace(map_index=map_index)})
     trigger: PaiRunTrigger = left.value.trigger
     return trigger
+
+
+def hurry(pai: Any) -> bool:  # noqa: F811
+    """Let PAI's clock go on by some seconds, as the workers of a real Airflow do while tasks start."""
+    pai.clock_offset += 5
+    return True
 
 
 @shared
@@ -437,8 +445,12 @@ def test_a_restart_of_a_thousand_sensors_without_a_window_costs_at_most_60_reque
     pai.add_runs(10_000, experiment_id=others, labels=EVALUATED, gmt_create_time=ago)
     recent = pai.add_run("recent", experiment_id=awaited[0])
     old = pai.add_run("old", experiment_id=awaited[1], gmt_create_time=OLD)
-    kept = [deferred(experiment_id=found, poke_interval=1000.0) for _ in range(5) for found in awaited]
-    assert polls(pai) == 2 * len(kept)
+    kept = [
+        deferred(index, experiment_id=found, poke_interval=1000.0)
+        for index, found in enumerate(awaited * 5)
+        if index != PINNING_TASKS or hurry(pai)
+    ]
+    assert polls(pai) == len(kept) + PINNING_TASKS + len(kept) // PINNING_TASKS - 1
 
     @in_one_loop
     async def restarted(late: list[str], cost: int) -> None:
@@ -468,18 +480,30 @@ def test_a_restart_of_a_thousand_sensors_without_a_window_costs_at_most_60_reque
         ({"name": "b", "created_after": OLD}, True),
         ({"name": "b", "metrics": {"f1": ">= 0.9"}}, True),
         ({"name": "a", "min_runs": 2}, True),
-        ({"name": "a", "metrics": {"f1": ">= 0.9"}}, False),  # a value may be logged to what is there
+        ({"name": "a", "metrics": {"f1": ">= 0.9"}}, True),
         ({"name": "b", "created_after": datetime.now(timezone.utc) - timedelta(hours=30)}, False),
         ({"min_runs": 2}, False),  # the poll that all share asks just this
     ],
 )
 def test_a_sensor_pins_what_it_begins_from_where_that_will_spare_requests(pai, filters, pinned):  # noqa: F811
     pai.add_run("a", labels=EVALUATED, metrics={"f1": 0.5}, gmt_create_time="2026-01-01T00:00:00Z")
-    baseline = deferred(**filters).baseline
+    trigger = deferred(**filters)
     if pinned and SHARES_POLLS:
-        assert baseline == {"edge": "2026-01-01T00:00:00Z", "older": 1}
+        known_at = datetime.fromisoformat(trigger.baseline.pop("known_at").replace("Z", "+00:00"))
+        assert known_at > datetime.now(timezone.utc)  # PAI's clock is right, and its machines' differ
+        assert trigger.baseline == {"edge": "2026-01-01T00:00:00Z", "older": 1}
     else:
-        assert baseline is None
+        assert trigger.baseline is None
+    may_be_measured = filters == {"name": "a", "metrics": {"f1": ">= 0.9"}}
+    assert (trigger.asked is None) == may_be_measured  # values that are logged show in no count of runs
+
+
+@shared
+def test_of_mapped_tasks_the_first_and_then_a_few_pin_a_baseline(pai):  # noqa: F811
+    indices = [*range(25), 39, 40, 41, 60, 1000]  # PINNING_TASKS is 20
+    pinning = [index for index in indices if deferred(index, name="b").baseline is not None]
+    assert pinning == [*range(21), 40, 60, 1000]
+    assert polls(pai) == len(indices) + len(pinning)
 
 
 @shared

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_pai import view, watch
-from airflow_provider_pai.api import RunQuery
+from airflow_provider_pai.api import RunQuery, list_runs
 from airflow_provider_pai.clients import shared_client
 from airflow_provider_pai.emulator import PaiEmulator
 from airflow_provider_pai.hooks import PaiHook
-from airflow_provider_pai.view import NEWEST_FIRST, Baseline, pin_baseline
-from airflow_provider_pai.watch import BLIND_POLLS, Seat, Snapshot, Waiter, Watch
+from airflow_provider_pai.view import NEWEST_FIRST, Baseline, asked_at, pin_baseline
+from airflow_provider_pai.watch import BLIND_POLLS, Look, Seat, Snapshot, Waiter, Watch
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -146,6 +146,7 @@ class Pinned:
     """What a wait began from, as the sensor pins it: what was there, and what its own question found."""
 
     baseline: Baseline | None
+    asked: datetime
     seen: frozenset[str]
     labelled: dict[str, datetime]
 
@@ -154,7 +155,8 @@ def pin(world: World, wanted: Wanted) -> Pinned:
     """Begin a wait in a worker."""
     with PaiHook().client() as client:
         baseline = client.run(pin_baseline(world.query(*wanted)))
-    return Pinned(baseline, frozenset(world.labelled(*wanted)), world.labelled())
+        runs, asked = client.run(asked_at(list_runs(world.query(*wanted))))
+    return Pinned(baseline, asked, frozenset(run.run_id for run in runs), world.labelled())
 
 
 class Told:
@@ -176,13 +178,15 @@ class Told:
         """Look if there is a reason to."""
         if snapshot is None:
             return
-        query, view = self.seat.waiter.query, snapshot.view
+        look, view = self.seat.waiter.look, snapshot.view
+        query = look.query
         assert snapshot.error is None
         if self._looked and not snapshot.beyond and not any(map(query.matches, snapshot.news)):
             return
         runs = view.answer(query)
         began = None if self._looked else self.pinned
-        if runs is None and began and view.bears_out(began.baseline) and not view.matching(query):
+        unchanged = began is not None and look.settled_by(view, snapshot.unchanged_since)
+        if runs is None and unchanged and not view.matching(query):
             self.seen = set(began.seen)
         else:
             if runs is None:
@@ -243,7 +247,8 @@ async def watched(
         with ExitStack() as stack:
             for wanted in waiters:
                 began = pinned[wanted] if pinned else None
-                joined = made.joined(Waiter(world.query(*wanted), 1.0), began and began.baseline)
+                look = Look(world.query(*wanted), *((began.baseline, began.asked) if began else ()))
+                joined = made.joined(Waiter(look, 1.0))
                 told.append(Told(world, stack.enter_context(joined), wanted, began))
             yield Watched(world, made, told)
 
@@ -461,7 +466,7 @@ def test_who_joins_is_told_from_what_was_read_before(served):
         async with watched(world, EVERYBODY) as seen:
             await seen.poll()
             for wanted, cost in (((1, 3), 0), ((2, 35), 2)):
-                with seen.watch.joined(Waiter(world.query(*wanted), 1.0)) as seat:
+                with seen.watch.joined(Waiter(Look(world.query(*wanted)), 1.0)) as seat:
                     seen.told.append(Told(world, seat, wanted))
                     # Where runs match, PAI is asked what was logged to them since.
                     assert await seen.poll() == 1 + cost
@@ -527,6 +532,55 @@ def test_a_baseline_is_reached_by_as_many_pages_as_came_since(served, came, page
     asyncio.run(asyncio.wait_for(story(), 60))
 
 
+@pytest.mark.parametrize(
+    ("seconds", "then", "requests"),
+    [
+        (10, [], 1),  # nothing changed
+        (10, [Create(2, 40, True)], 1),
+        (10, [LATER], 2 + 2),  # a late label: a second page may tell of it, then each of the two asks
+        (0, [], 1 + 1),  # who can tell which of them asked first?
+    ],
+)
+def test_a_baseline_serves_all_who_asked_after_it(served, seconds, then, requests):
+    world = labelled_history(served)
+    pinning, asking = (0, None), (1, 1)
+    began = {pinning: pin(world, pinning)}
+    served.clock_offset += seconds
+    later = pin(world, asking)
+    began[asking] = Pinned(None, later.asked, later.seen, later.labelled)
+    for change in then:
+        world.apply(change)
+
+    async def story() -> None:
+        async with watched(world, [pinning, asking], began) as seen:
+            assert await seen.poll() == requests
+            assert seen.all_know()
+            world.apply(LATE)
+            await seen.poll()
+            assert seen.all_know()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_a_baseline_serves_nobody_who_asked_before_it(served):
+    world = labelled_history(served)
+    pinning, asking = (0, None), (1, None)
+    early = pin(world, asking)
+    served.clock_offset += 10
+    world.apply(LATER)  # of which the one knows and the other does not
+    began = {
+        asking: Pinned(None, early.asked, early.seen, early.labelled),
+        pinning: pin(world, pinning),
+    }
+
+    async def story() -> None:
+        async with watched(world, [pinning, asking], began) as seen:
+            assert await seen.poll() == 1 + 1
+            assert seen.all_know()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
 def test_a_baseline_out_of_reach_is_not_read_for(served):
     world = labelled_history(served, most=4)
     waiters = [(0, None), (1, None)]
@@ -555,7 +609,8 @@ def test_no_baseline_is_pinned_where_it_would_spare_nothing(served):
         assert served.request_counts["ListRuns"] == asked
         for wanted in ((0, None), (None, 3)):
             baseline = client.run(pin_baseline(world.query(*wanted)))
-            assert baseline == Baseline(edge=START + timedelta(minutes=38), older=27)
+            assert (baseline.edge, baseline.older) == (START + timedelta(minutes=38), 27)
+            assert baseline.known_at > datetime.now(timezone.utc)  # by PAI's clock, whatever it shows
         assert served.request_counts["ListRuns"] == asked + 2
         for total_count, order in (("absent", "honoured"), ("given", "by_name")):
             served.quirks.total_count, served.quirks.order = total_count, order
