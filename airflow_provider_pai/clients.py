@@ -25,9 +25,9 @@ __all__ = ["REFRESH_SECONDS", "SharedClient", "shared_client"]
 
 REFRESH_SECONDS = 30.0
 """How old a Connection may be before it is read again."""
-TURNS = 15
+TURNS = 12
 """How many pages and queries beyond an interval's first page are asked for in any 3 seconds: less than a
-third of PAI's quota, so that there is room for other triggerers and for the workers.
+quarter of PAI's quota, so that there is room for other triggerers and for the workers.
 """
 QUOTA_SECONDS = 3.0
 
