@@ -23,7 +23,16 @@ from airflow_provider_pai.api.operations import page_request
 from airflow_provider_pai.api.paging import PAGE_SIZE
 from airflow_provider_pai.api.query import Labels
 
-__all__ = ["MOST_PAGES", "NEWEST_FIRST", "Baseline", "View", "asked_at", "newest_runs", "pin_baseline"]
+__all__ = [
+    "LATEST",
+    "MOST_PAGES",
+    "NEWEST_FIRST",
+    "Baseline",
+    "View",
+    "asked_at",
+    "newest_runs",
+    "pin_baseline",
+]
 
 NEWEST_FIRST = "GmtCreateTime DESC"
 MOST_PAGES = 50
@@ -36,7 +45,7 @@ CLOCK = timedelta(seconds=3)
 """What lies between a Date that PAI tells, in whole seconds, and any of its machines' clocks."""
 _EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 _BARELY = _EARLIEST + timedelta(seconds=1)  # a run without a time of creation is no end of the listing
-_LATEST = datetime.max.replace(tzinfo=timezone.utc)
+LATEST = datetime.max.replace(tzinfo=timezone.utc)
 
 T = TypeVar("T")
 
@@ -65,7 +74,7 @@ class View(msgspec.Struct, dict=True):
     read: set[str] = set()
     times: list[datetime] = []
     """When everything that was listed was created, newest first."""
-    since: datetime = _LATEST
+    since: datetime = LATEST
     sure: bool = True
     counted: int | None = None
     repeats: int = 0
@@ -175,7 +184,7 @@ class View(msgspec.Struct, dict=True):
 
     def unchanged_since(self, baselines: Iterable[Baseline | None]) -> datetime:
         """Return since when, by PAI's clock, nothing changed further back, as far as baselines tell."""
-        return min((each.known_at for each in baselines if each and self.bears_out(each)), default=_LATEST)
+        return min((each.known_at for each in baselines if each and self.bears_out(each)), default=LATEST)
 
     def _newer(self, edge: datetime) -> int:
         return bisect.bisect_left(self.times, -edge.timestamp(), key=lambda time: -time.timestamp())

@@ -24,7 +24,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import datetime, timezone
+from datetime import datetime
 
 import msgspec
 
@@ -34,7 +34,7 @@ from airflow_provider_pai.api.models import RunPage
 from airflow_provider_pai.api.operations import page_request
 from airflow_provider_pai.api.paging import PAGE_SIZE
 from airflow_provider_pai.clients import SharedClient
-from airflow_provider_pai.view import MOST_PAGES, NEWEST_FIRST, Baseline, View
+from airflow_provider_pai.view import LATEST, MOST_PAGES, NEWEST_FIRST, Baseline, View
 
 __all__ = ["Look", "Seat", "Snapshot", "Waiter", "Watch", "exact_polls", "shared_watch"]
 
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 
 BLIND_POLLS = 10
 TRUSTED_POLLS = 100
-NEVER = datetime.max.replace(tzinfo=timezone.utc)
 GATHERING_SECONDS = 1.0
 """How long the first poll waits for others to join, such as all waits of a restarted triggerer."""
 
@@ -57,7 +56,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     number: int = 0
     news: list[Run] = []
     beyond: bool = False
-    unchanged_since: datetime = NEVER
+    unchanged_since: datetime = LATEST
     error: PaiError | None = None
 
 
