@@ -16,7 +16,7 @@ def get_provider_info() -> dict[str, object]:
 
     The dict validates against ``airflow/provider_info.schema.json`` of every supported version.
     """
-    from airflow_provider_pai import form
+    from airflow_provider_pai import connection_form
 
     name = "Alibaba Cloud PAI"
     return {
@@ -37,17 +37,17 @@ def get_provider_info() -> dict[str, object]:
         "triggers": [
             {
                 "integration-name": name,
-                "python-modules": ["airflow_provider_pai.triggers", "airflow_provider_pai.events"],
+                "python-modules": ["airflow_provider_pai.triggers", "airflow_provider_pai.waiting.events"],
             }
         ],
         "extra-links": ["airflow_provider_pai.links.PaiRunLink"],
         "connection-types": [
             {
-                "connection-type": form.CONNECTION_TYPE,
+                "connection-type": connection_form.CONNECTION_TYPE,
                 "hook-class-name": "airflow_provider_pai.hooks.PaiHook",
                 "hook-name": name,
-                "ui-field-behaviour": form.FIELD_BEHAVIOUR,
-                "conn-fields": form.FIELDS,
+                "ui-field-behaviour": connection_form.FIELD_BEHAVIOUR,
+                "conn-fields": connection_form.FIELDS,
             }
         ],
     }

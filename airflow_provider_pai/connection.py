@@ -16,7 +16,7 @@ import msgspec
 from airflow_provider_pai.api.credentials import CredentialSource
 from airflow_provider_pai.api.errors import PaiConfigurationError
 from airflow_provider_pai.api.sources import KINDS, credential_source
-from airflow_provider_pai.form import CONNECTION_TYPE
+from airflow_provider_pai.connection_form import CONNECTION_TYPE
 
 __all__ = ["ALIBABA_CLOUD_TYPE", "CONSOLE_FIELDS", "REGIONS", "Settings", "fill_in"]
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
-from airflow_provider_pai import api, connection, form
+from airflow_provider_pai import api, connection, connection_form
 from airflow_provider_pai._compat import (
     AirflowFailException,
     AirflowNotFoundException,
@@ -63,7 +63,7 @@ class PaiHook(BaseHook):
 
     conn_name_attr = "pai_conn_id"
     default_conn_name = "pai_default"
-    conn_type = form.CONNECTION_TYPE
+    conn_type = connection_form.CONNECTION_TYPE
     hook_name = "Alibaba Cloud PAI"
 
     def __init__(
@@ -263,12 +263,12 @@ class PaiHook(BaseHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Describe the standard fields of the form (Airflow 2.10 to 3.1; later ones read the metadata)."""
-        return {name.replace("-", "_"): value for name, value in form.FIELD_BEHAVIOUR.items()}
+        return {name.replace("-", "_"): value for name, value in connection_form.FIELD_BEHAVIOUR.items()}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Describe the form's own fields (Airflow 2.10 to 3.1; later ones read the metadata)."""
-        return form_widgets(form.FIELDS)
+        return form_widgets(connection_form.FIELDS)
 
 
 @contextmanager

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_pai._base import RunFilterOperator
 from airflow_provider_pai._compat import object_storage_path
-from airflow_provider_pai.filters import RunFilterOperator
 from airflow_provider_pai.links import PaiRunLink
-from airflow_provider_pai.writing import (
+from airflow_provider_pai.tracking.operators import (
     PaiCreateRunOperator,
     PaiLogRunMetricsOperator,
     PaiPromoteRunOperator,
@@ -19,7 +19,7 @@ from airflow_provider_pai.writing import (
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
     from airflow_provider_pai.api import Run
-    from airflow_provider_pai.gate import PaiRunGateOperator
+    from airflow_provider_pai.gating.gate import PaiRunGateOperator
 
 __all__ = [
     "PaiCreateRunOperator",
@@ -38,7 +38,7 @@ XCOM_BYTES = 1024 * 1024
 def __getattr__(name: str) -> Any:
     # Only when it is asked for: Airflow 3.0 loads all of its models and an HTTP library for any branch.
     if name == "PaiRunGateOperator":
-        from airflow_provider_pai import gate
+        from airflow_provider_pai.gating import gate
 
         return gate.PaiRunGateOperator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
 class PaiListRunsOperator(RunFilterOperator):
     """List runs and push them to XCom, ready to map over.
 
-    Takes the filters of :class:`~airflow_provider_pai.filters.RunFilterOperator`, and:
+    Takes the filters of :class:`~airflow_provider_pai._base.RunFilterOperator`, and:
 
     :param verbose: False leaves labels, params and metrics out, unless labels are asked for.
     :param page_size: runs a request asks for.

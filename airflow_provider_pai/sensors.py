@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later
 from airflow_provider_pai._compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -20,12 +21,12 @@ from airflow_provider_pai._compat import (
     first_reschedule,
     starts_in_triggerer,
 )
-from airflow_provider_pai.filters import FILTERS, RunFilterOperator, is_later
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
     from airflow_provider_pai.api import PaiClient, Run
-    from airflow_provider_pai.rules import MetricRules, RunCondition
+    from airflow_provider_pai.gating.rules import MetricRules
+from airflow_provider_pai.waiting.condition import RunCondition
 
 __all__ = ["PaiRunSensor"]
 
@@ -36,7 +37,7 @@ PINNING_TASKS = 20
 class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     """Wait until runs with given labels are there, and push them to XCom.
 
-    Takes the other filters of :class:`~airflow_provider_pai.filters.RunFilterOperator`, those of Airflow's
+    Takes the other filters of :class:`~airflow_provider_pai._base.RunFilterOperator`, those of Airflow's
     sensors (``poke_interval``, ``timeout``, ``mode``, ``soft_fail``, …), and:
 
     :param labels: labels every awaited run must carry; a run may be labelled long after it was created.
@@ -90,7 +91,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self.end_from_trigger = end_from_trigger
         if metrics is not None:
-            from airflow_provider_pai.rules import wait_rules
+            from airflow_provider_pai.gating.rules import wait_rules
 
             wait_rules(metrics)  # a mistake shows when the DAG is parsed
         self._deadline: float | None = None
@@ -128,7 +129,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     @cached_property
     def condition(self) -> RunCondition:
         """What ends the wait; fixed when the task starts."""
-        from airflow_provider_pai.rules import RunCondition
+        from airflow_provider_pai.waiting.condition import RunCondition
 
         return RunCondition(
             query=self.hook.query(**self.filters()),
@@ -145,7 +146,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
 
         from airflow_provider_pai.api import PaiError
         from airflow_provider_pai.triggers import PaiRunTrigger
-        from airflow_provider_pai.view import pin_baseline
+        from airflow_provider_pai.waiting.listing import pin_baseline
 
         arguments = self._trigger_arguments()
         try:
@@ -248,7 +249,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     ) -> tuple[list[Run], list[dict[str, Any]] | None, datetime | None]:
         """Ask once; return what was found, what goes to XCom once it is enough, and since when it holds."""
         from airflow_provider_pai.api import Run, list_runs
-        from airflow_provider_pai.view import asked_at
+        from airflow_provider_pai.waiting.listing import asked_at
 
         flow = list_runs(self.condition.query, max_runs=self.condition.enough)
         runs, asked = client.run(asked_at(flow))

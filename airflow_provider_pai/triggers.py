@@ -12,26 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_provider_pai._base import FILTERS
 from airflow_provider_pai._compat import DeferralTrigger, task_success, trigger_event
 from airflow_provider_pai.api import PaiError, Run, RunQuery
-from airflow_provider_pai.clients import SharedClient, shared_client
-from airflow_provider_pai.filters import FILTERS
+from airflow_provider_pai.gating.rules import MetricRules
 from airflow_provider_pai.links import LINK_KEY, console_url
-from airflow_provider_pai.rules import MetricRules, RunCondition
-from airflow_provider_pai.stream import WatchingTrigger, open_watch
-from airflow_provider_pai.view import Baseline
-from airflow_provider_pai.watch import Look, Seat, Snapshot, Waiter, exact_polls
+from airflow_provider_pai.waiting.client import SharedClient, shared_client
+from airflow_provider_pai.waiting.condition import RunCondition
+from airflow_provider_pai.waiting.listing import Baseline
+from airflow_provider_pai.waiting.poller import Look, Seat, Snapshot, Waiter, exact_polls
+from airflow_provider_pai.waiting.subscription import WatchingTrigger, open_watch
 
 __all__ = ["PaiRunEventTrigger", "PaiRunTrigger", "pai_run_asset"]
 
 if TYPE_CHECKING:
-    from airflow_provider_pai.events import PaiRunEventTrigger, pai_run_asset
+    from airflow_provider_pai.waiting.events import PaiRunEventTrigger, pai_run_asset
 
 
 def __getattr__(name: str) -> Any:
     # Only when it is asked for: Airflow 2 has no asset watchers.
     if name in ("PaiRunEventTrigger", "pai_run_asset"):
-        from airflow_provider_pai import events
+        from airflow_provider_pai.waiting import events
 
         return getattr(events, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -53,7 +53,7 @@ async def look_up_on_the_loop() -> None:
 
 async def open_client() -> None:
     """Make the client of a connection, TLS included."""
-    from airflow_provider_pai.clients import SharedClient
+    from airflow_provider_pai.waiting.client import SharedClient
 
     client = SharedClient("measured", None)
     await client.settings()
@@ -92,7 +92,7 @@ def slow_uri() -> str:
 async def obtain() -> None:
     """Obtain a credential for several flows at once, which then find nobody at home."""
     from airflow_provider_pai.api import list_runs_page
-    from airflow_provider_pai.clients import SharedClient
+    from airflow_provider_pai.waiting.client import SharedClient
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         closed = f"http://127.0.0.1:{probe.getsockname()[1]}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from airflow_provider_pai.form import FIELDS
+from airflow_provider_pai.connection_form import FIELDS
 from demo.local import CHECKOUT, KEY
 from demo.standalone import LOOPBACK, PASSWORD, USER
 

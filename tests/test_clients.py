@@ -10,7 +10,6 @@ import pytest
 from airflow_db import SECRET, airflow_db, pai  # noqa: F401 - fixtures
 from test_triggers import LABEL, LIMIT, in_one_loop
 
-from airflow_provider_pai import clients
 from airflow_provider_pai.api import (
     PaiAuthenticationError,
     PaiConfigurationError,
@@ -19,7 +18,8 @@ from airflow_provider_pai.api import (
     RunQuery,
     list_runs,
 )
-from airflow_provider_pai.clients import TURNS, SharedClient, shared_client
+from airflow_provider_pai.waiting import client as clients
+from airflow_provider_pai.waiting.client import TURNS, SharedClient, shared_client
 
 pytestmark = pytest.mark.timeout(2 * LIMIT)
 

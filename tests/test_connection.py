@@ -12,7 +12,7 @@ from airflow_db import HOME, SECRET, add_connection, airflow_db, first, new_dag,
 
 from airflow_provider_pai.api import Credential, PaiConfigurationError
 from airflow_provider_pai.connection import REGIONS, Settings
-from airflow_provider_pai.form import FIELD_BEHAVIOUR, FIELDS
+from airflow_provider_pai.connection_form import FIELD_BEHAVIOUR, FIELDS
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.operators import PaiListRunsOperator
 

@@ -32,9 +32,9 @@ if VERSION < (3, 0):
 
 from airflow.sdk import Asset, AssetWatcher
 
-from airflow_provider_pai import events
 from airflow_provider_pai.api import PaiUsageError
 from airflow_provider_pai.triggers import PaiRunEventTrigger, pai_run_asset
+from airflow_provider_pai.waiting import events
 
 pytestmark = pytest.mark.timeout(2 * LIMIT)
 

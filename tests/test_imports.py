@@ -50,12 +50,12 @@ def test_a_gate_adds_nothing_costly_to_what_airflow_loads_for_any_branch() -> No
     added = loaded(f"{branch}\nfrom airflow_provider_pai.operators import PaiRunGateOperator") - loaded(
         branch
     )
-    assert "airflow_provider_pai.gate" in added
+    assert "airflow_provider_pai.gating.gate" in added
     assert not {name for name in added if name.split(".")[0] in COSTLY}
 
 
 @pytest.mark.parametrize(
-    "module", ["", ".api", ".api.client", ".connection", ".rules", ".emulator", ".testing"]
+    "module", ["", ".api", ".api.client", ".connection", ".gating.rules", ".emulator", ".testing"]
 )
 def test_without_airflow_can_be_used(module: str) -> None:
     assert not {

@@ -83,7 +83,7 @@ def triggerer(monkeypatch: pytest.MonkeyPatch) -> None:
         home, "_run_inline_trigger", lambda trigger, *rest: native(InTriggerer(trigger), *rest)
     )
     # A rotated key or a deleted connection shows after so long; the case must not take half a minute.
-    monkeypatch.setattr("airflow_provider_pai.clients.REFRESH_SECONDS", 0.2)
+    monkeypatch.setattr("airflow_provider_pai.waiting.client.REFRESH_SECONDS", 0.2)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from airflow_db import VERSION, airflow_db, first
 
 import airflow_provider_pai
 from airflow_provider_pai._compat import form_widgets
-from airflow_provider_pai.form import FIELDS
+from airflow_provider_pai.connection_form import FIELDS
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.links import PaiRunLink
 

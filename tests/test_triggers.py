@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from airflow_db import SECRET, VERSION, airflow_db, pai  # noqa: F401 - fixtures
 
-from airflow_provider_pai import view, watch
 from airflow_provider_pai._compat import SHARES_POLLS, _first
 from airflow_provider_pai.sensors import PINNING_TASKS, PaiRunSensor
 from airflow_provider_pai.triggers import PaiRunTrigger
+from airflow_provider_pai.waiting import listing as view
+from airflow_provider_pai.waiting import poller as watch
 
 if SHARES_POLLS:
     from airflow.triggers.shared_stream import SharedStreamManager
@@ -385,7 +386,7 @@ async def test_a_restart_finds_what_came_meanwhile(pai):  # noqa: F811
 @shared
 @in_one_loop
 async def test_a_restart_of_a_thousand_waits_costs_at_most_60_requests(pai, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("airflow_provider_pai.clients.QUOTA_SECONDS", 0.0)  # counted, not timed
+    monkeypatch.setattr("airflow_provider_pai.waiting.client.QUOTA_SECONDS", 0.0)  # counted, not timed
     # The scene "day" of benchmarks/waiting_scene.py: windows of up to 12 hours, 2,000 labelled runs within.
     now = datetime.now(timezone.utc)
     others = pai.add_experiment()
@@ -438,7 +439,7 @@ def hurry(pai: Any) -> bool:  # noqa: F811
 
 @shared
 def test_a_restart_of_a_thousand_sensors_without_a_window_costs_at_most_60_requests(pai, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("airflow_provider_pai.clients.QUOTA_SECONDS", 0.0)  # counted, not timed
+    monkeypatch.setattr("airflow_provider_pai.waiting.client.QUOTA_SECONDS", 0.0)  # counted, not timed
     others, now = pai.add_experiment(), datetime.now(timezone.utc)
     awaited = [pai.add_experiment() for _ in range(200)]
     ago = lambda index: (now - timedelta(days=30) + timedelta(minutes=index)).isoformat()  # noqa: E731
@@ -569,7 +570,7 @@ def test_no_label_is_missed_whenever_it_is_set(pai, when):  # noqa: F811
 
 @shared
 def test_what_cancels_out_against_a_baseline_is_found_in_time(pai, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("airflow_provider_pai.watch.TRUSTED_POLLS", 5)
+    monkeypatch.setattr("airflow_provider_pai.waiting.poller.TRUSTED_POLLS", 5)
     run = pai.add_run("mine", gmt_create_time=OLD)
     other = pai.add_run("other", labels=EVALUATED, gmt_create_time=OLD)
     pai.add_runs(150, labels=EVALUATED)
@@ -761,7 +762,7 @@ async def test_an_sts_token_that_expires_is_renewed_from_the_connection(pai, mon
 
 @in_one_loop
 async def test_a_deleted_connection_ends_the_wait(pai, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("airflow_provider_pai.clients.REFRESH_SECONDS", INTERVAL)
+    monkeypatch.setattr("airflow_provider_pai.waiting.client.REFRESH_SECONDS", INTERVAL)
     async with triggerer() as airflow:
         number = airflow.start(wait())
         await more_polls(pai)

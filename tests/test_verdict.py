@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_pai.api import Metric, PaiUsageError, Request, Response, Run
-from airflow_provider_pai.rules import parse_rules
-from airflow_provider_pai.verdict import Selection, Verdict, judge
+from airflow_provider_pai.gating.rules import parse_rules
+from airflow_provider_pai.gating.verdict import Selection, Verdict, judge
 
 START = datetime(2025, 10, 20, tzinfo=timezone.utc)
 History = dict[tuple[str, str], list[tuple[int, float]]]

@@ -18,13 +18,14 @@ from airflow_db import airflow_db  # noqa: F401 - a fixture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_pai import view, watch
 from airflow_provider_pai.api import RunQuery, list_runs
-from airflow_provider_pai.clients import shared_client
 from airflow_provider_pai.emulator import PaiEmulator
 from airflow_provider_pai.hooks import PaiHook
-from airflow_provider_pai.view import NEWEST_FIRST, Baseline, asked_at, pin_baseline
-from airflow_provider_pai.watch import BLIND_POLLS, Look, Seat, Snapshot, Waiter, Watch
+from airflow_provider_pai.waiting import listing as view
+from airflow_provider_pai.waiting import poller as watch
+from airflow_provider_pai.waiting.client import shared_client
+from airflow_provider_pai.waiting.listing import NEWEST_FIRST, Baseline, asked_at, pin_baseline
+from airflow_provider_pai.waiting.poller import BLIND_POLLS, Look, Seat, Snapshot, Waiter, Watch
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -263,7 +264,7 @@ def served(airflow_db: None) -> Iterator[PaiEmulator]:  # noqa: F811
             patched.setattr(room, "PAGE_SIZE", PAGE)  # what they reckon with
             patched.setattr(room, "MOST_PAGES", view.MOST_PAGES)
         patched.setattr(view, "PINNED_RUNS", 2)
-        patched.setattr("airflow_provider_pai.clients.QUOTA_SECONDS", 0.0)  # counted, not timed
+        patched.setattr("airflow_provider_pai.waiting.client.QUOTA_SECONDS", 0.0)  # counted, not timed
         yield emulator
 
 
@@ -368,7 +369,7 @@ def test_who_comes_back_with_a_baseline_is_told_what_came_since(
 
 @pytest.mark.parametrize("then", ["something else changes", "nothing changes any more"])
 def test_what_cancels_out_further_back_shows_with_the_next_change_or_in_time(served, monkeypatch, then):
-    monkeypatch.setattr("airflow_provider_pai.watch.TRUSTED_POLLS", 5)
+    monkeypatch.setattr("airflow_provider_pai.waiting.poller.TRUSTED_POLLS", 5)
     served.quirks.total_count, served.quirks.order = "given", "honoured"
     world = World(served)
     for age in range(20, 40):

@@ -14,7 +14,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from airflow_provider_pai.form import FIELDS
+from airflow_provider_pai.connection_form import FIELDS
 from demo.standalone import PASSWORD, USER
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

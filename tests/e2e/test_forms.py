@@ -17,7 +17,7 @@ from browser import Browser, Ui2, Ui3, chromium, expect, is_choice
 from outside import CHECKOUT, KEY, LocalPai, local_pai, until
 from standalone import Airflow, Airflow2, running
 
-from airflow_provider_pai.form import FIELD_BEHAVIOUR, FIELDS
+from airflow_provider_pai.connection_form import FIELD_BEHAVIOUR, FIELDS
 from airflow_provider_pai.hooks import PaiHook
 from demo.ui import seed
 

@@ -17,7 +17,7 @@ from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Metric, Run, json_number, last_values
 from airflow_provider_pai.api.operations import list_run_metrics
-from airflow_provider_pai.rules import Judgement, MetricRule, flaw, shown
+from airflow_provider_pai.gating.rules import Judgement, MetricRule, flaw, shown
 
 __all__ = ["Check", "Selection", "Verdict", "judge"]
 

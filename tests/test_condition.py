@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from airflow_provider_pai.api import PaiUsageError, Run, RunQuery
-from airflow_provider_pai.rules import RunCondition
+from airflow_provider_pai.waiting.condition import RunCondition
 
 WANTED = {"is_evaluation": "true"}
 

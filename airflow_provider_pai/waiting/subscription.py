@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from airflow_provider_pai.api import PaiError
 from airflow_provider_pai.api.query import parse_labels
-from airflow_provider_pai.clients import SharedClient, shared_client
-from airflow_provider_pai.view import newest_runs
-from airflow_provider_pai.watch import Snapshot, Watch, shared_watch
+from airflow_provider_pai.waiting.client import SharedClient, shared_client
+from airflow_provider_pai.waiting.listing import newest_runs
+from airflow_provider_pai.waiting.poller import Snapshot, Watch, shared_watch
 
 __all__ = ["WatchingTrigger", "open_watch"]
 

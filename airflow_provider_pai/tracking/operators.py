@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_provider_pai._base import PaiOperator
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.promotion import promote_run
 from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
-from airflow_provider_pai.filters import PaiOperator
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
@@ -29,7 +29,7 @@ Params = Mapping[str, str | int | float | bool]
 class PaiCreateRunOperator(PaiOperator):
     """Create a run in an experiment.
 
-    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai.filters.PaiOperator`, and, all
+    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai._base.PaiOperator`, and, all
     templated:
 
     :param experiment_id: the experiment.
@@ -84,7 +84,7 @@ class PaiCreateRunOperator(PaiOperator):
 class PaiUpdateRunOperator(PaiOperator):
     """Change a run's name, labels or params; labels and params that are not named stay as they are.
 
-    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai.filters.PaiOperator`, and, all
+    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai._base.PaiOperator`, and, all
     templated:
 
     :param run_id: the PAI run (not the DAG run).
@@ -134,7 +134,7 @@ class PaiUpdateRunOperator(PaiOperator):
 class PaiLogRunMetricsOperator(PaiOperator):
     """Log one value for each metric of a run. Logged again, as by a retry, the last value counts.
 
-    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai.filters.PaiOperator`, and, all
+    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai._base.PaiOperator`, and, all
     templated:
 
     :param run_id: the PAI run (not the DAG run).
@@ -179,7 +179,7 @@ class PaiPromoteRunOperator(PaiOperator):
     any point ends with this run alone, and where it is so already nothing is written. Other labels are not
     touched. See :mod:`airflow_provider_pai.api.promotion`.
 
-    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai.filters.PaiOperator`, and, all
+    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai._base.PaiOperator`, and, all
     templated:
 
     :param run_id: the PAI run to promote, such as ``"{{ ti.xcom_pull('gate').run.run_id }}"``.

@@ -25,14 +25,12 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from airflow_provider_pai.api.errors import PaiUsageError
-from airflow_provider_pai.api.models import Metric, Run, json_number
-from airflow_provider_pai.api.query import RunQuery
+from airflow_provider_pai.api.models import Metric, json_number
 
 __all__ = [
     "Judgement",
     "MetricRule",
     "MetricRules",
-    "RunCondition",
     "flaw",
     "parse_rules",
     "shown",
@@ -246,55 +244,3 @@ def wait_rules(metrics: MetricRules) -> list[MetricRule]:
                 "values of runs, and no baseline. Wait for a number, then let PaiRunGateOperator decide."
             )
     return rules
-
-
-class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
-    """Wait until ``min_runs`` runs match ``query``; hand on the first ``max_runs`` of them.
-
-    With ``metrics`` only those runs count whose last values meet these rules.
-
-    :raises PaiUsageError: bounds that no listing can meet, or rules that a wait cannot decide.
-    """
-
-    query: RunQuery
-    min_runs: int = 1
-    max_runs: int = 100
-    metrics: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        if self.min_runs < 1:
-            raise PaiUsageError(
-                f"min_runs={self.min_runs} would be met by nothing at all; wait for at least 1."
-            )
-        if self.max_runs < self.min_runs:
-            raise PaiUsageError(
-                f"max_runs={self.max_runs} is less than min_runs={self.min_runs}; raise it, or leave it out."
-            )
-        if self.metrics is not None:
-            wait_rules(self.metrics)
-            if not self.query.needs_details:
-                raise PaiUsageError("metrics are not listed with verbose=False; leave it out.")
-
-    @property
-    def enough(self) -> int | None:
-        """How many runs that match the query a listing needs to bring; ``None`` where metrics choose."""
-        return self.max_runs if self.metrics is None else None
-
-    def matching(self, runs: Iterable[Run]) -> list[Run]:
-        """Return the runs that count, in the order they came."""
-        rules = [] if self.metrics is None else wait_rules(self.metrics)
-        return [run for run in filter(self.query.check(), runs) if _meets(run, rules)]
-
-    def met_by(self, runs: Iterable[Run]) -> list[dict[str, Any]] | None:
-        """Return the compact form of the awaited runs, or ``None`` while there are too few.
-
-        ``runs`` come in the query's order and may hold others, which do not count.
-        """
-        awaited = self.matching(runs)
-        if len(awaited) < self.min_runs:
-            return None
-        return [run.to_dict() for run in awaited[: self.max_runs]]
-
-
-def _meets(run: Run, rules: Iterable[MetricRule]) -> bool:
-    return all(rule.judge(rule.value_in(run.metrics)).passed for rule in rules)

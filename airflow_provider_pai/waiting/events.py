@@ -20,10 +20,11 @@ from typing import Any
 
 from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger_event
 from airflow_provider_pai.api import Run, RunQuery
-from airflow_provider_pai.rules import MetricRules, RunCondition
-from airflow_provider_pai.stream import WatchingTrigger, open_watch
-from airflow_provider_pai.view import NEWEST_FIRST
-from airflow_provider_pai.watch import Look, Seat, Snapshot, Waiter
+from airflow_provider_pai.gating.rules import MetricRules
+from airflow_provider_pai.waiting.condition import RunCondition
+from airflow_provider_pai.waiting.listing import NEWEST_FIRST
+from airflow_provider_pai.waiting.poller import Look, Seat, Snapshot, Waiter
+from airflow_provider_pai.waiting.subscription import WatchingTrigger, open_watch
 
 __all__ = ["REMEMBERED", "SETTLE_SECONDS", "PaiRunEventTrigger", "pai_run_asset"]
 
@@ -83,7 +84,7 @@ class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
     One event for all that newly match at a poll, with the payload ``{"runs": [{run_id, name, labels,
     metrics, …}, …]}``; or one for each, with ``{"run": {…}}``. It never ends by itself: a poll that fails is
     logged and followed by the next one an interval later. What a restart may repeat or miss:
-    :mod:`airflow_provider_pai.events`.
+    :mod:`airflow_provider_pai.waiting.events`.
 
     :param labels: labels every run must carry, as a dict or as ``"key:value,key:value"``.
     :param metrics: only runs count whose last values meet these rules: ``{"accuracy": ">= 0.9"}``.

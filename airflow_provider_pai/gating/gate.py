@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later
 from airflow_provider_pai._compat import AirflowFailException, BranchMixIn
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
-from airflow_provider_pai.filters import FILTERS, RunFilterOperator, is_later
-from airflow_provider_pai.rules import MetricRule, MetricRules, parse_rules
-from airflow_provider_pai.verdict import MissingBaseline, Selection, Verdict, judge
+from airflow_provider_pai.gating.rules import MetricRule, MetricRules, parse_rules
+from airflow_provider_pai.gating.verdict import MissingBaseline, Selection, Verdict, judge
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
@@ -24,10 +24,10 @@ NEWEST_FIRST = "GmtCreateTime DESC"
 class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
     """Let the DAG go on only where runs are good enough, and say why.
 
-    Takes the filters of :class:`~airflow_provider_pai.filters.RunFilterOperator` but ``order_by``, and:
+    Takes the filters of :class:`~airflow_provider_pai._base.RunFilterOperator` but ``order_by``, and:
 
     :param metrics: what the metrics must be, ``{"accuracy": ">= 0.9", "loss": "< baseline * 0.95"}``; the
-        grammar is that of :mod:`airflow_provider_pai.rules`. Several rules for a metric go in a list.
+        grammar is that of :mod:`airflow_provider_pai.gating.rules`. Several rules for a metric go in a list.
     :param runs: the runs to judge, instead of filters: another task's output (runs of the sensor or the
         list, or run ids), or ids. Runs are judged as they were handed on; ids are looked up.
     :param baseline_labels: which runs ``baseline`` means in a rule, such as ``"champion:true"``. All of
@@ -44,7 +44,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         where ``follow_if_passed`` says what goes on after a yes.
     :param max_runs: how many runs there may be to judge, and how many baselines; more fail the task.
     :return: ``Verdict.to_dict()``: passed, reason, select, run, baseline_run_ids and checks; also where
-        the verdict is no. See :mod:`airflow_provider_pai.verdict`.
+        the verdict is no. See :mod:`airflow_provider_pai.gating.verdict`.
     :raises PaiUsageError: when the DAG is parsed: a rule that is none, or parameters that contradict
         each other.
 

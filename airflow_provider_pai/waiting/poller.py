@@ -33,8 +33,8 @@ from airflow_provider_pai.api.flow import call
 from airflow_provider_pai.api.models import RunPage
 from airflow_provider_pai.api.operations import page_request
 from airflow_provider_pai.api.paging import PAGE_SIZE
-from airflow_provider_pai.clients import SharedClient
-from airflow_provider_pai.view import LATEST, MOST_PAGES, NEWEST_FIRST, Baseline, View
+from airflow_provider_pai.waiting.client import SharedClient
+from airflow_provider_pai.waiting.listing import LATEST, MOST_PAGES, NEWEST_FIRST, Baseline, View
 
 __all__ = ["Look", "Seat", "Snapshot", "Waiter", "Watch", "exact_polls", "shared_watch"]
 

@@ -1,0 +1,1 @@
+"""Are the awaited runs there?"""
