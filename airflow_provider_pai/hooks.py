@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_pai.api.query import Labels, RunFilters
 
-__all__ = ["PaiHook", "lasting_errors_fail_the_task"]
+__all__ = ["PaiHook", "permanent_errors_fail_the_task"]
 
 
 P = ParamSpec("P")
@@ -272,11 +272,19 @@ class PaiHook(BaseHook):
 
 
 @contextmanager
-def lasting_errors_fail_the_task() -> Iterator[None]:
-    """Fail a task at once, without Airflow's retries, where asking again cannot help."""
+def permanent_errors_fail_the_task() -> Iterator[None]:
+    """Fail a task at once, without Airflow's retries, where a retry cannot succeed.
+
+    A connection that is not found is left to Airflow's retries: Airflow says so too where a secrets backend
+    did not answer.
+    """
     try:
         yield
-    except (api.PaiError, AirflowNotFoundException) as error:
-        if getattr(error, "transient", False):
+    except api.PaiError as error:
+        if error.retryable:
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+lasting_errors_fail_the_task = permanent_errors_fail_the_task
+"""The old name, until every task uses the new one."""

@@ -251,7 +251,7 @@ def test_whatever_goes_on_a_listing_ends_complete_or_with_a_paging_error(play, f
 
 def test_runs_that_are_deleted_without_end_are_a_paging_error_within_bounded_walks(play):
     service = Service(size=400, history=[[0]] * 400)
-    with pytest.raises(PaiPagingError, match=r"deleted .* 5 walks"):
+    with pytest.raises(PaiPagingError, match=r"deleted .* 5 times"):
         play(list_runs(RunQuery(), page_size=100), service)
     assert len(service.requests) <= 4 * paging.MAX_WALKS
 

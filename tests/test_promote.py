@@ -24,7 +24,7 @@ from airflow_provider_pai.api import (
     flow,
     promote_run,
 )
-from airflow_provider_pai.api.promotion import PaiLabelNotSeenError
+from airflow_provider_pai.api.errors import PaiLabelNotSeenError
 
 CHAMPION = {"champion": "true"}
 KINDS = ["throttle", "server_error", "error", "html", "body", "reset", "reset_after", "truncate"]
@@ -218,7 +218,8 @@ def test_no_champion_is_demoted_while_the_new_one_is_not_seen(pai_emulator, clie
     pai_emulator.inject("unlabel_run", action="GetRun", after=2, run_id=field.winner, key="champion")
     with pytest.raises(PaiLabelNotSeenError) as caught:
         client.run(field.watched(field.flow()))
-    assert caught.value.transient
+    assert (caught.value.transient, caught.value.retryable) == (False, True)
+    assert "promote it again" in str(caught.value)
     assert field.champions() == field.old
 
 

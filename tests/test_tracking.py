@@ -111,15 +111,25 @@ def test_a_step_logged_again_by_a_retry_counts_as_it_was_logged_last(pai):
         lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-1", metrics={}),
         lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-missing", metrics={"a": 1}),
         lambda: PaiCreateRunOperator(task_id="t", experiment_id="exp-1", name="1 is no name"),
-        lambda: PaiCreateRunOperator(task_id="t", experiment_id="exp-missing"),
         lambda: PaiUpdateRunOperator(task_id="t", run_id="run-missing", name="n"),
         lambda: PaiPromoteRunOperator(task_id="t", run_id="run-missing", labels="champion:true"),
         lambda: PaiPromoteRunOperator(task_id="t", run_id="run-1", labels="champion"),
     ],
 )
-def test_what_no_retry_can_mend_fails_the_task_for_good(pai, operator):
+def test_what_no_retry_can_fix_fails_the_task_for_good(pai, operator):
     with pytest.raises(AirflowFailException):
         operator().execute({})
+
+
+def test_a_run_in_an_experiment_that_is_not_visible_yet_is_left_to_airflows_retries(pai):
+    experiment_id = pai.add_experiment("new")
+    pai.inject("error", action="CreateRun", status=404, code="NotFoundErrorProblem")
+    with new_dag() as dag:
+        PaiCreateRunOperator(task_id="create", experiment_id=experiment_id, retries=3)
+    ran = run_dag(dag)
+    assert (ran.states, ran.tries) == ({"create": "success"}, {"create": 2}), ran.errors
+    assert "PaiExperimentNotFoundError" in ran.error("create")
+    assert len(pai.runs()) == 1
 
 
 def test_a_lost_answer_is_left_to_airflows_retries(pai):

@@ -100,7 +100,7 @@ def _check(name: str, value: Any) -> None:
         raise PaiConfigurationError(f"The {name} is empty; enter it in the connection.")
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()) or " " in value:
         raise PaiConfigurationError(
-            f"The {name} holds a space, a line break or a character outside ASCII; enter it again."
+            f"The {name} holds a space, a line break or a character outside ASCII; enter it without those."
         )
 
 

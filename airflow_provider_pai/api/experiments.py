@@ -5,7 +5,14 @@ Source: the API pages of AIWorkSpace 2021-02-04 named after each flow's action (
 
 from __future__ import annotations
 
-from airflow_provider_pai.api.errors import PaiPagingError, PaiUsageError
+from typing import TypeVar
+
+from airflow_provider_pai.api.errors import (
+    PaiExperimentNotFoundError,
+    PaiNotFoundError,
+    PaiPagingError,
+    PaiUsageError,
+)
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call
 from airflow_provider_pai.api.models import (
     CreatedExperiment,
@@ -19,6 +26,7 @@ from airflow_provider_pai.api.parameters import pairs, path, required, segment, 
 from airflow_provider_pai.api.query import Labels, parse_labels
 
 __all__ = [
+    "call_in_experiment",
     "create_experiment",
     "delete_experiment",
     "delete_experiment_label",
@@ -29,6 +37,25 @@ __all__ = [
     "set_experiment_labels",
     "update_experiment",
 ]
+
+T = TypeVar("T")
+
+
+def call_in_experiment(request: Request, answer: type[T]) -> Flow[T]:
+    """Do as :func:`~airflow_provider_pai.api.flow.call` for a request that names one experiment.
+
+    :raises PaiExperimentNotFoundError: PAI does not find it. It says so of a new experiment too.
+    """
+    try:
+        return (yield from call(request, answer))
+    except PaiNotFoundError as error:
+        raise PaiExperimentNotFoundError(
+            error.message,
+            action=error.action,
+            status=error.status,
+            code=error.code,
+            request_id=error.request_id,
+        ) from None
 
 
 def create_experiment(
@@ -56,8 +83,12 @@ def create_experiment(
 
 
 def get_experiment(experiment_id: str) -> Flow[Experiment]:
-    """Return one experiment (GetExperiment). Right after it was made PAI may not know it yet (FACTS 4)."""
-    return call(Request(action="GetExperiment", path=path("experiments", experiment_id)), Experiment)
+    """Return one experiment (GetExperiment).
+
+    :raises PaiExperimentNotFoundError: there is none, or it was created less than a minute ago.
+    """
+    request = Request(action="GetExperiment", path=path("experiments", experiment_id))
+    return call_in_experiment(request, Experiment)
 
 
 def update_experiment(
@@ -67,21 +98,21 @@ def update_experiment(
     fields = {"Name": text("name", name), "Accessibility": text("accessibility", accessibility)}
     if name is None and accessibility is None:
         raise PaiUsageError("update_experiment was given nothing to change; give name or accessibility.")
-    yield from call(
-        write("PUT", "UpdateExperiment", path("experiments", experiment_id), fields), Acknowledgement
-    )
+    request = write("PUT", "UpdateExperiment", path("experiments", experiment_id), fields)
+    yield from call_in_experiment(request, Acknowledgement)
 
 
 def delete_experiment(experiment_id: str) -> Flow[None]:
     """Delete an experiment and its runs (DeleteExperiment)."""
-    yield from call(write("DELETE", "DeleteExperiment", path("experiments", experiment_id)), Acknowledgement)
+    request = write("DELETE", "DeleteExperiment", path("experiments", experiment_id))
+    yield from call_in_experiment(request, Acknowledgement)
 
 
 def set_experiment_labels(experiment_id: str, labels: Labels) -> Flow[None]:
     """Add or change labels of an experiment (SetExperimentLabels)."""
     target = f"{path('experiments', experiment_id)}/labels"
     fields = {"Labels": pairs(parse_labels(labels))}
-    yield from call(write("POST", "SetExperimentLabels", target, fields), Acknowledgement)
+    yield from call_in_experiment(write("POST", "SetExperimentLabels", target, fields), Acknowledgement)
 
 
 def delete_experiment_label(experiment_id: str, key: str) -> Flow[None]:

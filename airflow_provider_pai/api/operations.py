@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_pai.api.errors import PaiNotFoundError, PaiUsageError
+from airflow_provider_pai.api.experiments import call_in_experiment
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call, exchange
 from airflow_provider_pai.api.models import CreatedRun, MaybeRun, Metric, MetricPage, Run, RunPage
 from airflow_provider_pai.api.paging import PAGE_SIZE, Walk
@@ -148,6 +149,8 @@ def create_run(
     """Create a run in an experiment and return its id (CreateRun).
 
     ``name`` has 1 to 63 of ``A-Z a-z 0-9 _ -`` and starts with a letter; without one it is the id.
+
+    :raises PaiExperimentNotFoundError: there is no such experiment, or it was created less than a minute ago.
     """
     fields = {
         "ExperimentId": required("experiment_id", experiment_id),
@@ -155,7 +158,7 @@ def create_run(
         "SourceId": text("source_id", source_id),
         **run_fields(name, labels, params),
     }
-    created = yield from call(write("POST", "CreateRun", path("runs"), fields), CreatedRun)
+    created = yield from call_in_experiment(write("POST", "CreateRun", path("runs"), fields), CreatedRun)
     return created.run_id
 
 

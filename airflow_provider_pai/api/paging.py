@@ -180,7 +180,8 @@ class Walk(Generic[Item]):
         elif token in self._tokens:
             raise PaiPagingError(
                 f"{self._request.action} answered with the page token {token!r} a second time, so the "
-                f"listing would never end (request id {page.request_id or 'not given'})."
+                f"listing would never end (request id {page.request_id or 'not given'}). List again later, "
+                "or ask for larger pages."
             )
         else:
             self._tokens.add(token)
@@ -194,8 +195,8 @@ class Walk(Generic[Item]):
             self._begin()
         elif tally.fell or doubtful:
             raise PaiPagingError(
-                f"{self._request.action}: runs came, were deleted or lost their label during each of "
-                f"{MAX_WALKS} walks, so some may have been skipped. Narrow the query, or list again later."
+                f"{self._request.action}: runs came, were deleted or lost their label each time the listing "
+                f"was read, {MAX_WALKS} times, so some may be missing. Narrow the query, or list again later."
             )
         else:
             self.done = True

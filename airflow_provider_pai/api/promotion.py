@@ -12,19 +12,13 @@ from __future__ import annotations
 
 import msgspec
 
-from airflow_provider_pai.api.errors import PaiNotFoundError, PaiResponseError, PaiUsageError
+from airflow_provider_pai.api.errors import PaiLabelNotSeenError, PaiNotFoundError, PaiUsageError
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.operations import delete_run_label, get_run, list_runs, set_run_labels
 from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
 
-__all__ = ["PaiLabelNotSeenError", "Promotion", "promote_run"]
-
-
-class PaiLabelNotSeenError(PaiResponseError):
-    """PAI took a label and does not show it, or somebody else removed it at once: repeat the promotion."""
-
-    transient = True
+__all__ = ["Promotion", "promote_run"]
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +58,8 @@ def promote_run(run_id: str, labels: Labels, *, among: RunQuery | None = None) -
         seen = yield from get_run(run_id)
         if not _carries(seen, wanted):
             raise PaiLabelNotSeenError(
-                f"GetRun: the run {run_id} was given {wanted} and shows {seen.labels}", status=200
+                f"GetRun: the run {run_id} was given {wanted} but shows {seen.labels}; promote it again",
+                status=200,
             )
     demoted = [(run.run_id, key) for key, runs in holders.items() for run in runs if run.run_id != run_id]
     for holder_id, key in demoted:

@@ -38,8 +38,8 @@ MORE_LABELS = {"=": ("a=b", "c=d"), ",": ("a,b", "c,d"), "129 bytes": ("k" * 129
 
 @assumption(
     "How soon is a new experiment visible?",
-    assumed="Within a minute; until then `get_experiment` says `PaiNotFoundError`. "
-    "`create_run` does not wait for it.",
+    assumed="Within a minute; until then `get_experiment` and `create_run` raise "
+    "`PaiExperimentNotFoundError`, which Airflow may retry.",
     setting="Give the task that creates it, and the one that adds its first run, `retries`.",
 )
 def new_experiment(scene: Scene) -> Flow[Finding]:

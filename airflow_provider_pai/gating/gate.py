@@ -128,9 +128,9 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Judge, tell the verdict, and go on accordingly."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             self._check_followers()
             runs = self._found() if self._asks else self._handed_on()
             verdict = self._judge(runs)

@@ -69,10 +69,10 @@ class PaiCreateRunOperator(PaiOperator):
 
     def execute(self, context: Context) -> str:
         """Create the run."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
         source: dict[str, Any] = {"source_type": self.source_type, "source_id": self.source_id}
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             run_id = self.hook.create_run(
                 self.experiment_id, name=self.name, labels=self.labels, params=self.run_params, **source
             )
@@ -119,9 +119,9 @@ class PaiUpdateRunOperator(PaiOperator):
 
     def execute(self, context: Context) -> str:
         """Read the run and send the whole wanted set, since PAI may replace what is not sent (FACTS 6)."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             run = self.hook.get_run(self.run_id)
             labels = None if self.labels is None else {**run.labels, **parse_labels(self.labels)}
             params = None if self.run_params is None else {**run.params, **self.run_params}
@@ -161,9 +161,9 @@ class PaiLogRunMetricsOperator(PaiOperator):
 
     def execute(self, context: Context) -> str:
         """Log the values in one request."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             metrics = {key: _number(key, value, float) for key, value in self.metrics.items()}
             step = None if self.step is None else _number("step", self.step, int)
             self.hook.log_run_metrics(self.run_id, metrics, step=step)
@@ -213,9 +213,9 @@ class PaiPromoteRunOperator(PaiOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Move the label."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             among = RunQuery.of(labels=self.among, experiment_id=self.experiment_id)
             done = self.hook.client().run(promote_run(self.run_id, self.labels, among=among))
             self.push_link(context, [Run(run_id=self.run_id)])
