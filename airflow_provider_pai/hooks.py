@@ -284,7 +284,3 @@ def permanent_errors_fail_the_task() -> Iterator[None]:
         if error.retryable:
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
-
-
-lasting_errors_fail_the_task = permanent_errors_fail_the_task
-"""The old name, until every task uses the new one."""

@@ -146,14 +146,15 @@ class PaiClient(Driver):
                 request = flow.send(outcome)  # type: ignore[arg-type]
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            outcome = self._attempt(request)
+            outcome = self.attempt(request)
 
     def iter(self, walk: Walk[Item]) -> Iterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
         while not walk.done:
             yield from self.run(walk.next_page())
 
-    def _attempt(self, request: Request) -> Outcome:
+    def attempt(self, request: Request) -> Outcome:
+        """Carry out one attempt of a flow, for callers that drive flows themselves."""
         if request.wait:  # even sleep(0) gives the processor away
             time.sleep(request.wait)
         started = time.monotonic()
@@ -227,7 +228,7 @@ class AsyncPaiClient(Driver):
                 request = flow.send(outcome)  # type: ignore[arg-type]
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            outcome = await self._attempt(request)
+            outcome = await self.attempt(request)
 
     async def iter(self, walk: Walk[Item]) -> AsyncIterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
@@ -246,7 +247,8 @@ class AsyncPaiClient(Driver):
         # One serves all who wait for it, or fails them all; whoever stops waiting does not stop the others.
         return await asyncio.shield(task)
 
-    async def _attempt(self, request: Request) -> Outcome:
+    async def attempt(self, request: Request) -> Outcome:
+        """Carry out one attempt of a flow, for callers that drive flows themselves."""
         import aiohttp
         from yarl import URL
 
