@@ -130,7 +130,7 @@ FREEDOMS = st.fixed_dictionaries(
     }
 )
 CHANGES = st.lists(st.just("+") | st.integers(0, 20), max_size=4)
-QUIET_ENOUGH = st.lists(CHANGES, max_size=paging.MAX_WALKS - 1)  # so that the last walk is undisturbed
+QUIET_ENOUGH = st.lists(CHANGES, max_size=paging.MAX_PASSES - 1)  # so that nothing disturbs the last pass
 INSERTIONS = st.lists(st.lists(st.just("+"), max_size=3), max_size=8)
 PAGE_SIZES = st.integers(1, 6)
 HIDDEN_SKIP = [[], ["+", 0]]  # a deletion that an insertion hides from TotalCount
@@ -207,7 +207,7 @@ def test_a_window_that_opens_loses_nothing(play, freedoms, history, size, minute
     freedoms=FREEDOMS,
     history=st.lists(
         st.lists(st.just("+"), max_size=3) | st.lists(st.integers(0, 20), max_size=3),
-        max_size=paging.MAX_WALKS - 1,
+        max_size=paging.MAX_PASSES - 1,
     ),
     size=PAGE_SIZES,
     minutes=st.integers(0, 16),
@@ -253,7 +253,7 @@ def test_runs_that_are_deleted_without_end_are_a_paging_error_within_bounded_wal
     service = Service(size=400, history=[[0]] * 400)
     with pytest.raises(PaiPagingError, match=r"deleted .* 5 times"):
         play(list_runs(RunQuery(), page_size=100), service)
-    assert len(service.requests) <= 4 * paging.MAX_WALKS
+    assert len(service.requests) <= 4 * paging.MAX_PASSES
 
 
 def test_deletions_hidden_by_insertions_in_every_walk_are_a_paging_error_and_no_silent_loss(play):

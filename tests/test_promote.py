@@ -197,7 +197,7 @@ def test_several_labels_move_together_each_from_its_own_holders(pai_emulator, cl
 def test_a_run_from_elsewhere_is_refused_before_anything_changes(pai_emulator, client):
     field = Field(pai_emulator)
     elsewhere = pai_emulator.add_run(labels={"model": "another"})
-    with pytest.raises(PaiUsageError, match="not among those"):
+    with pytest.raises(PaiUsageError, match="does not match the filters"):
         client.run(field.flow(elsewhere))
     with pytest.raises(PaiNotFoundError):
         client.run(field.flow("run-missing"))

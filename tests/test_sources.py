@@ -523,12 +523,12 @@ def test_the_default_chain_does_not_become_somebody_else(
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(auth_util, "environment_credentials_uri", f"http://{services.plain}/credential")
-    monkeypatch.setattr("airflow_provider_pai.api.renewal.REST_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_pai.api.renewal.PAUSE_SECONDS", 0.0)
     hook = connect("default", {})
     hook.list_runs()
     services.fail, services.failing = (503, "down"), METADATA
     pai.revoke("STS.1")
-    with pytest.raises(PaiTransportError, match="somebody else's"):
+    with pytest.raises(PaiTransportError, match="somebody else"):
         hook.list_runs()
     assert any("/credential" in what for what in services.asked)
     assert {request.access_key_id for request in pai.requests} == {"STS.1"}
