@@ -120,9 +120,9 @@ def test_metrics_that_were_not_handed_on_are_read_from_the_history(pai):
 @pytest.mark.parametrize(
     ("runs", "text"),
     [
-        ({"path": "file:///runs.jsonl", "count": 3}, "a record with path, count, which is no run"),
-        ([{"run_id": "run-1", "metrics": [0.9]}], "which is no run"),
-        ([{"run_id": "run-1", "gmt_create_time": "yesterday"}], "which is no run"),
+        ({"path": "file:///runs.jsonl", "count": 3}, "a record with path, count, which is not a run"),
+        ([{"run_id": "run-1", "metrics": [0.9]}], "which is not a run"),
+        ([{"run_id": "run-1", "gmt_create_time": "yesterday"}], "which is not a run"),
         ("[{'run_id': 'run-1'}]", "runs came as text"),
         ([3], "holds 3, which is neither a run nor the id of one"),
         (["run-missing"], "PaiNotFoundError"),
@@ -189,8 +189,8 @@ def test_no_skips_what_is_directly_downstream_and_respects_trigger_rules(pai, ca
     caplog.set_level("INFO")
     ran = refused(pai)
     log = caplog.text + "".join(capfd.readouterr())
-    assert "The gate stays shut: weak" in log
-    assert re.search(r"NO +weak +accuracy +>= 0\.9 +0\.5 +- +0\.9 +run +0\.5 is not >= 0\.9", log)
+    assert "The gate did not pass: weak" in log
+    assert re.search(r"FAIL +weak +accuracy +>= 0\.9 +0\.5 +- +0\.9 +run +0\.5 is not >= 0\.9", log)
     assert ran.states == {
         "gate": "success",
         "after": "skipped",
@@ -207,7 +207,7 @@ def test_no_skips_what_is_directly_downstream_and_respects_trigger_rules(pai, ca
 def test_no_fails_the_task_without_a_retry_where_that_is_wished(pai):
     ran = refused(pai, on_fail="fail", retries=2)
     assert (ran.states["gate"], ran.states["after"], ran.tries["gate"]) == ("failed", "upstream_failed", 1)
-    assert "The gate stays shut: weak" in ran.error("gate")
+    assert "The gate did not pass: weak" in ran.error("gate")
     assert "accuracy >= 0.9: 0.5 is not >= 0.9" in ran.error("gate")
     assert ran.xcom("gate")["passed"] is False
 

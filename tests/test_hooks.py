@@ -472,7 +472,7 @@ def test_a_key_that_may_only_list_runs_is_good_enough(hook: PaiHook, pai: Any) -
         ({}, {"kind": "error"}, ["NoPermission", "RAM"]),
         ({}, {"kind": "throttle"}, ["Throttling", "quota"]),
         ({}, {"kind": "html"}, ["502"]),
-        ({}, {"kind": "html", "status": 200}, ["no JSON", "proxy"]),
+        ({}, {"kind": "html", "status": 200}, ["is not JSON", "proxy"]),
         ({}, {"kind": "body", "body": "[]"}, ["not what the API page promises"]),
         ({}, {"kind": "reset"}, ["no answer"]),
     ],

@@ -19,10 +19,10 @@ from airflow_provider_pai.gating.rules import (
     COMPARISONS,
     OPERATORS,
     MetricRule,
-    RunCondition,
     parse_rules,
     wait_rules,
 )
+from airflow_provider_pai.waiting.condition import RunCondition
 
 numbers = st.from_regex(
     r"(?:[0-9]{1,6}(?:\.[0-9]{0,8})?|\.[0-9]{1,8})(?:[eE][+-]?[0-9]{1,2})?", fullmatch=True
@@ -131,7 +131,7 @@ def test_whatever_is_accepted_can_be_evaluated(text, value, baseline):
         (">= 1_000", 3, "a number or 'baseline'"),
         (">= 0.9.1", 3, "a number or 'baseline'"),
         (">= ٣", 3, "a number or 'baseline'"),
-        (">= 1e400", 3, "beyond all bounds"),
+        (">= 1e400", 3, "not too large"),
         (">= 1e9999", 3, "a number or 'baseline'"),
         (">= 90%", 5, "nothing more"),
         (">= 0.9 and < 1", 7, "nothing more"),
