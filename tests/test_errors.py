@@ -116,7 +116,7 @@ def test_an_error_survives_copying_and_pickling(error, copied):
     assert (str(twin), twin.args, twin.__dict__) == (str(error), error.args, error.__dict__)
 
 
-def test_what_a_throttled_error_was_told_travels_with_it():
+def test_retry_after_survives_pickling():
     error = PaiThrottledError("slow down", **API)
     error.retry_after = 1.5
     assert pickle.loads(pickle.dumps(error)).retry_after == 1.5
@@ -124,7 +124,7 @@ def test_what_a_throttled_error_was_told_travels_with_it():
 
 
 @pytest.mark.parametrize("kind", API_KINDS)
-def test_an_api_error_tells_everything_support_asks_for(kind):
+def test_an_api_error_has_everything_that_support_asks_for(kind):
     text = str(kind("the message", **API))
     for part in ("GetRun", "Some.Code", "the message", "HTTP 400", "R-1"):
         assert part in text

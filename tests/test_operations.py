@@ -1,4 +1,4 @@
-"""Each operation's requests, answers and refusals; FACTS 6 is the table these are compared with."""
+"""Each operation's requests, answers and refusals, compared with the vendor's API page of the operation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ok(**body: Any) -> Response:
 
 
 LABELS = [{"Key": "a", "Value": "b"}]
-# The call; its action, method, path, query and JSON body; what PAI answers, and what that becomes.
+# The call; its action, method, path, query and JSON body; PAI's answer, and the result of the call.
 CALLS: list[
     tuple[Callable[[], Flow[Any]], tuple[str, str, str, dict[str, str], Any], dict[str, Any], Any]
 ] = [
@@ -208,7 +208,7 @@ CALLS: list[
 @pytest.mark.parametrize(
     ("ask", "expected", "answer", "result"), CALLS, ids=lambda value: getattr(value, "0", None)
 )
-def test_each_operation_is_asked_as_the_api_page_says(play, ask, expected, answer, result):
+def test_each_operation_sends_what_the_api_page_says(play, ask, expected, answer, result):
     sent: list[Request] = []
     assert play(ask(), [ok(**answer)], sent) == result
     (request,) = sent

@@ -1,4 +1,4 @@
-"""PAI's HTTP API, without Airflow: typed flows and two drivers for them.
+"""PAI's HTTP API, without Airflow: typed flows, and two transports that run them.
 
 ::
 

@@ -1,6 +1,6 @@
-"""Flows for experiments and workspaces: what runs are filed under.
+"""Flows for experiments and workspaces, which hold runs.
 
-Source: the API pages of AIWorkSpace 2021-02-04 named after each flow's action (FACTS 6).
+Source: the vendor's API pages of AIWorkSpace 2021-02-04. Each flow names its page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airflow_provider_pai.api.models import (
     Workspace,
     WorkspacePage,
 )
-from airflow_provider_pai.api.paging import MAX_PAGES, PAGE_SIZE, Walk
+from airflow_provider_pai.api.paging import MAX_PAGES, PAGE_SIZE, Paginator
 from airflow_provider_pai.api.parameters import pairs, path, required, segment, text, whole_number, write
 from airflow_provider_pai.api.query import Labels, parse_labels
 
@@ -130,7 +130,7 @@ def list_experiments(
 ) -> Flow[list[Experiment]]:
     """Return the experiments of a workspace that match, oldest first (ListExperiment).
 
-    Labels travel as ``Key=Value`` here, unlike ListRuns' (FACTS 6); every answer is checked again.
+    The request carries labels as ``Key=Value``, unlike ListRuns. Every experiment that comes back is checked.
     """
     wanted_labels = parse_labels(labels) if labels is not None else {}
     wire_labels = ",".join(f"{key}={value}" for key, value in wanted_labels.items())
@@ -148,7 +148,7 @@ def list_experiments(
             name is None or experiment.name == name
         ) and wanted_labels.items() <= experiment.labels.items()
 
-    walk = Walk[Experiment](
+    listing = Paginator[Experiment](
         Request(
             action="ListExperiment",
             path=path("experiments"),
@@ -160,11 +160,11 @@ def list_experiments(
         direction=1,
         wanted=wanted,
     )
-    return walk.rest()
+    return listing.rest()
 
 
 def list_workspaces(*, page_size: int = PAGE_SIZE) -> Flow[list[Workspace]]:
-    """Return the workspaces this key may see (ListWorkspaces, which pages by number and has no token)."""
+    """Return the workspaces that this key may see (ListWorkspaces, which has page numbers and no token)."""
     found: dict[str, Workspace] = {}
     size = whole_number("page_size", page_size)
     for number in range(1, MAX_PAGES + 1):
@@ -173,10 +173,10 @@ def list_workspaces(*, page_size: int = PAGE_SIZE) -> Flow[list[Workspace]]:
         page: WorkspacePage = yield from call(request, WorkspacePage)
         known = len(found)
         found.update({workspace.workspace_id: workspace for workspace in page.workspaces})
-        # The service may give smaller pages than asked for, so only a page without news is the end.
+        # PAI may return smaller pages than asked for, so only a page without new workspaces is the end.
         if len(found) == known or len(found) == page.total_count:
             return list(found.values())
-    raise PaiPagingError(f"ListWorkspaces has not come to an end after {MAX_PAGES} pages.")
+    raise PaiPagingError(f"ListWorkspaces has not ended after {MAX_PAGES} pages; ask for larger pages.")
 
 
 def get_default_workspace() -> Flow[Workspace]:
