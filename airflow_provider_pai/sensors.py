@@ -157,10 +157,14 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait: in this worker, or after one look in the triggerer."""
-        self.log.info("Waiting for %s.", self.condition.describe())
+        from airflow_provider_pai.api import PaiError, PaiUsageError
+
+        try:
+            self.log.info("Waiting for %s.", self.condition.describe())
+        except PaiUsageError as error:  # what a template rendered
+            raise self._failure(f"PaiUsageError: {error}", permanent=True) from error
         if not self.deferrable:
             return super().execute(context)
-        from airflow_provider_pai.api import PaiError
         from airflow_provider_pai.triggers import PaiRunTrigger
 
         failed_polls = 0
