@@ -120,12 +120,14 @@ class Poller:
             except Exception as error:
                 log.exception("A poll failed in an unforeseen way.")
                 self.questions.fail(UnforeseenError(f"{type(error).__name__}: {error}"))
-            while (seconds := left()) > 0:
-                try:  # whoever subscribes may want a shorter interval
-                    await asyncio.wait_for(self._subscribed.wait(), seconds)
-                    self._subscribed.clear()
-                except asyncio.TimeoutError:
-                    break
+            while (seconds := left()) > 0:  # whoever subscribes may want a shorter interval
+                # Not asyncio.wait_for: before Python 3.12 it may lose a cancellation.
+                due = asyncio.get_running_loop().call_later(seconds, self._subscribed.set)
+                try:
+                    await self._subscribed.wait()
+                finally:
+                    due.cancel()
+                self._subscribed.clear()
             share = 1.0
 
     def _seconds_left(self, started: float, share: float) -> float:
