@@ -67,9 +67,11 @@ async def sdk(wait: dict[str, Any], interval: float) -> Events:
     from alibabacloud_aiworkspace20210204.models import ListRunsRequest
 
     request = ListRunsRequest().from_map(_parameters(wait))
-    while not (await _sdk_client().list_runs_async(request)).body.runs:
+    while True:
+        if (await _sdk_client().list_runs_async(request)).body.runs:
+            yield True
+            return
         await asyncio.sleep(interval)
-    yield True
 
 
 @cache

@@ -25,18 +25,15 @@ Figures = dict[str, Any]
 
 
 class Plan(NamedTuple):
-    """How much is measured, all in seconds but the first and the last."""
+    """How much is measured: so many ``labels`` are set within ``busy`` seconds."""
 
     waits: int = 1000
     interval: float = 5.0
-    quiet: float = 10.0
-    """with no label set and no probe of the loop"""
     busy: float = 15.0
-    """with labels set at random moments"""
     labels: int = 48
 
 
-QUICK = Plan(waits=200, interval=2.0, quiet=4.0, busy=4.0, labels=20)
+QUICK = Plan(waits=200, interval=2.0, busy=4.0, labels=20)
 
 
 def python_of(airflow: str) -> Path:
@@ -99,7 +96,7 @@ def _environment(url: str, home: str) -> dict[str, str]:
 def race(airflow: str, contestant: str, scene_name: str, plan: Plan) -> Figures:
     """Return the figures of one contestant in one scene, against a server of its own."""
     now, scene = time.time(), SCENES[scene_name]
-    plan = plan._replace(interval=plan.interval * scene.slower)
+    plan = plan._replace(interval=max(plan.interval, scene.interval))
     with (
         serving(now, total_count=scene.total_count) as url,
         tempfile.TemporaryDirectory() as home,
@@ -111,8 +108,8 @@ def race(airflow: str, contestant: str, scene_name: str, plan: Plan) -> Figures:
         process.tell("probe on")
         figures["idle"] = _measured(process, url, lambda: time.sleep(IDLE_SECONDS))
         figures["start"] = _measured(process, url, lambda: _start(process, url, contestant, plan))
-        process.tell("probe off")
-        figures["quiet"] = _measured(process, url, lambda: time.sleep(plan.quiet))
+        process.tell("probe off")  # which takes more CPU than ours
+        figures["quiet"] = _measured(process, url, lambda: time.sleep(2 * plan.interval))
         if scene.window is not None:
             process.tell("probe on")
             labelled: dict[int, float] = {}

@@ -37,8 +37,8 @@ class Scene(NamedTuple):
     window: float | None
     meaning: str
     total_count: bool = True
-    slower: int = 1
-    """How many times the usual interval the waits have."""
+    interval: float = 0.0
+    """The shortest that the rate limit allows for."""
 
 
 SCENES = {
@@ -50,8 +50,8 @@ SCENES = {
             DAY_SECONDS,
             f"waits for runs of the last 12 hours: {TODAY:,} of other experiments carry the label",
         ),
-        # Half of 24 requests in 3 seconds may look for what nothing announces: 5 seconds for these 20 pages.
-        Scene("uncounted", DAY_SECONDS, "as day, but PAI tells no TotalCount", total_count=False, slower=2),
+        # 12 requests in 3 seconds may look for what nothing announces, so these 20 pages take 5 seconds.
+        Scene("uncounted", DAY_SECONDS, "as day, but PAI tells no TotalCount", False, interval=10.0),
         Scene("ever", None, "waits for one run each, by its name, however old; only a restart is measured"),
     )
 }
