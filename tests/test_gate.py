@@ -9,12 +9,13 @@ import re
 from typing import Any
 
 import pytest
-from airflow_db import Ran, airflow_db, new_dag, pai, run_dag, serialize, task
+from airflow_db import Ran, airflow_db, first, new_dag, pai, run_dag, serialize, task
 
 from airflow_provider_pai._compat import AirflowFailException
 from airflow_provider_pai.api import PaiUnavailableError, PaiUsageError
 from airflow_provider_pai.operators import PaiListRunsOperator, PaiPromoteRunOperator, PaiRunGateOperator
 
+task_group = first("task_group", "airflow.sdk", "airflow.decorators")
 EVALUATED = {"is_evaluation": "true"}
 CHAMPION = {"champion": "true"}
 
@@ -257,12 +258,120 @@ def test_the_winner_is_promoted_by_what_the_gate_pushed(pai):
     assert ran.xcom("gate")["checks"][0]["limit"] == 0.92
 
 
+# --- mapped
+
+
+def good_and_bad(pai: Any) -> list[str]:
+    return [evaluated(pai, "good", accuracy=0.95), evaluated(pai, "bad", accuracy=0.5)]
+
+
 def test_each_of_several_runs_may_have_its_own_gate(pai):
-    good, bad = evaluated(pai, "good", accuracy=0.95), evaluated(pai, "bad", accuracy=0.5)
     with new_dag() as dag:
-        PaiRunGateOperator.partial(task_id="gate", metrics={"accuracy": ">= 0.9"}, on_fail="fail").expand(
-            runs=[good, bad]
-        )
+        mapped = PaiRunGateOperator.partial(
+            task_id="gate", metrics={"accuracy": ">= 0.9"}, on_fail="fail"
+        ).expand(runs=good_and_bad(pai))
+        mapped >> step("deploy")
+        mapped >> step("collect", trigger_rule="all_done")
     ran = run_dag(dag)
-    assert ran.states == {("gate", 0): "success", ("gate", 1): "failed"}
+    assert ran.states == {
+        ("gate", 0): "success",
+        ("gate", 1): "failed",
+        "deploy": "upstream_failed",
+        "collect": "success",
+    }
     assert ran.xcom("gate", map_index=1)["run"]["name"] == "bad"
+
+
+def test_a_gate_in_a_mapped_task_group_lets_only_the_good_instances_continue(pai):
+    with new_dag() as dag:
+
+        @task_group
+        def each(run: str) -> None:
+            gate(runs=run, on_fail="fail") >> step("deploy") >> step("announce")
+
+        each.expand(run=good_and_bad(pai))
+    states = run_dag(dag).states
+    assert [states["each.gate", index] for index in (0, 1)] == ["success", "failed"]
+    for task_id in ("each.deploy", "each.announce"):
+        assert [states[task_id, index] for index in (0, 1)] == ["success", "upstream_failed"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"follow_if_passed": "each.deploy"}, {"on_fail": "fail", "follow_if_passed": "each.deploy"}],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_gate_that_could_not_skip_is_refused_when_the_dag_is_parsed(airflow_db, arguments, nested):
+    with new_dag():
+
+        @task_group
+        def inner(run: str) -> None:
+            gate(runs=run, **arguments) >> step("deploy")
+
+        @task_group
+        def each(run: str) -> None:
+            inner(run)
+
+        with pytest.raises(PaiUsageError, match=r"the gate is mapped, .* Write on_fail='fail'"):
+            (each if nested else inner).expand(run=["run-1", "run-2"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"follow_if_passed": "deploy"}, {"on_fail": "fail", "follow_if_passed": "deploy"}]
+)
+@pytest.mark.parametrize("mapped_too", [False, True])
+def test_a_mapped_gate_that_could_not_skip_fails_although_its_runs_are_good(pai, arguments, mapped_too):
+    good = [evaluated(pai, "good", accuracy=0.95), evaluated(pai, "better", accuracy=0.96)]
+    with new_dag() as dag:
+
+        @task
+        def deploy(number: int = 0) -> None:
+            pass
+
+        decide = PaiRunGateOperator.partial(
+            task_id="gate", metrics={"accuracy": ">= 0.9"}, retries=1, **arguments
+        ).expand(runs=good)
+        decide >> (deploy.expand(number=[1, 2]) if mapped_too else deploy())
+    ran = run_dag(dag)
+    assert {ran.states.pop(("gate", index)) for index in (0, 1)} == {"failed"}
+    assert set(ran.states.values()) == {"upstream_failed"}
+    assert {ran.tries["gate", index] for index in (0, 1)} == {1}
+    assert all("docs/gating.md shows it" in str(error) for error in ran.errors["gate"])
+    assert pai.request_counts == {}
+
+
+def test_a_mapped_gate_with_nothing_to_skip_needs_no_other_policy(pai):
+    with new_dag() as dag:
+        decide = PaiRunGateOperator.partial(task_id="gate", metrics={"accuracy": ">= 0.9"}).expand(
+            runs=good_and_bad(pai)
+        )
+        decide >> step("clean_up").as_teardown(setups=step("set_up"))
+    ran = run_dag(dag)
+    assert set(ran.states.values()) == {"success"}
+    assert [ran.xcom("gate", map_index=index)["passed"] for index in (0, 1)] == [True, False]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_gate_that_did_not_pass_skips_mapped_tasks_whose_number_is_known_or_not(pai, known):
+    evaluated(pai, "weak", accuracy=0.5)
+    with new_dag() as dag:
+
+        @task
+        def numbers() -> list[int]:
+            return [1, 2]
+
+        @task
+        def deploy(number: int) -> None:
+            pass
+
+        @task_group
+        def each(number: int) -> None:
+            deploy.override(task_id="in_group")(number) >> step("announce")
+
+        number: Any = [1, 2] if known else numbers()
+        gate() >> [deploy.expand(number=number), each.expand(number=number)]
+    states = run_dag(dag).states
+    del states["gate"]
+    states.pop("numbers", None)
+    assert len(states) == (6 if known else 3)
+    assert set(states.values()) == {"skipped"}

@@ -19,6 +19,12 @@ __all__ = ["PaiRunGateOperator"]
 
 NARROWING = [name for name in FILTERS if name not in ("workspace_id", "order_by")]
 NEWEST_FIRST = "GmtCreateTime DESC"
+CANNOT_SKIP = (
+    "the gate is mapped, and Airflow does not reliably skip what follows a mapped task: tasks could run that "
+    "the gate has to stop. Write on_fail='fail' without follow_if_passed and follow_if_failed, and let a "
+    "task with trigger_rule='all_done' hand on the runs that passed. docs/gating.md shows it: 'Gating each "
+    "of several runs'."
+)
 
 
 class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
@@ -37,7 +43,8 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
     :param select: which runs are judged: the ``"newest"``, ``"all"``, ``"any"``, or the best by a metric,
         ``"highest accuracy"`` or ``"lowest log_loss"``.
     :param on_fail: what to do if the gate did not pass: ``"skip"`` the tasks directly downstream (those
-        further down follow their trigger rules), or ``"fail"`` this task, without a retry.
+        further down follow their trigger rules), or ``"fail"`` this task, without a retry. A mapped gate
+        cannot skip, and needs ``"fail"`` if a task is downstream.
     :param follow_if_passed: ids of the only tasks or task groups directly downstream that run if the gate
         passed; by default all of them run.
     :param follow_if_failed: ids of the tasks or task groups directly downstream that run if the gate did
@@ -47,7 +54,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
     :return: ``Verdict.to_dict()``: passed, reason, select, run, baseline_run_ids and checks, whether the
         gate passed or not. See :mod:`airflow_provider_pai.gating.verdict`.
     :raises PaiUsageError: when the DAG is parsed: a text that is not a rule, or parameters that contradict
-        each other.
+        each other, or a gate in a mapped task group that would have to skip.
 
     Teardown tasks are never skipped.
     """
@@ -110,12 +117,18 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
                 )
         if self.follow_if_failed is not None and (self.on_fail == "fail" or self.follow_if_passed is None):
             raise PaiUsageError("follow_if_failed goes with follow_if_passed, and not with on_fail='fail'.")
+        if self._may_skip and self.get_closest_mapped_task_group() is not None:
+            raise PaiUsageError(CANNOT_SKIP)
         Selection.parse(self.select)
         written = self.metrics
         if isinstance(written, Mapping) and is_later(written):
             written = {metric: rule for metric, rule in written.items() if not is_later(rule)}
         if not is_later(written) and (written or written == self.metrics):
             self._rules(written)
+
+    @property
+    def _may_skip(self) -> bool:
+        return self.on_fail == "skip" or self.follow_if_passed is not None
 
     def _rules(self, metrics: MetricRules) -> list[MetricRule]:
         rules = parse_rules(metrics)
@@ -132,6 +145,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
         with permanent_errors_fail_the_task():
+            self._check_skipping(context)
             self._check_followers()
             runs = self._found() if self._asks else self._given()
             verdict = self._judge(runs)
@@ -145,9 +159,41 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             raise AirflowFailException(f"The gate did not pass: {verdict.reason}.")
         followed = self.follow_if_passed if verdict.passed else self.follow_if_failed or []
         if followed is not None and self.downstream_task_ids:
-            teardowns = [task.task_id for task in self.downstream_list if task.is_teardown]
-            self.do_branch(context, [*followed, *teardowns])
+            self._follow(context, followed)
         return verdict.to_dict()
+
+    def _follow(self, context: Context, followed: Sequence[str]) -> None:
+        teardowns = [task.task_id for task in self.downstream_list if task.is_teardown]
+        try:
+            self.do_branch(context, [*followed, *teardowns])
+        except Exception as signal:  # Airflow 3 skips by an exception that holds the tasks
+            if hasattr(signal, "tasks"):
+                signal.tasks = [*signal.tasks, *self._mapped(context, signal.tasks)]
+            raise
+
+    def _mapped(self, context: Context, skipped: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Return the mapped instances of tasks that are skipped, which exist where their number is known.
+
+        Airflow names the task alone. 3.0 and 3.1 would then run the instances.
+        """
+        ti: Any = context["ti"]
+        mapped = {task.task_id for task in self.downstream_list if task.get_needs_expansion()}
+        return [
+            (task_id, index)
+            for task_id, _ in skipped
+            if task_id in mapped
+            for index in range(ti.get_ti_count(dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id]))
+        ]
+
+    def _check_skipping(self, context: Context) -> None:
+        """Refuse what cannot skip also while the runs are good: it would show at the first bad one only."""
+        ti: Any = context.get("ti")
+        if ti is None or ti.map_index < 0 or not self._may_skip:
+            return
+        # The DAG's own task: in Airflow 2 the instance of a mapped task does not know what is downstream.
+        task: Any = self.dag.get_task(self.task_id)
+        if not all(downstream.is_teardown for downstream in task.downstream_list):
+            raise PaiUsageError(CANNOT_SKIP)
 
     def _check_followers(self) -> None:
         for followed in (*(self.follow_if_passed or ()), *(self.follow_if_failed or ())):
