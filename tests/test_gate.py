@@ -235,6 +235,47 @@ def test_a_branch_that_does_not_exist_fails_before_anything_is_asked(pai):
     assert pai.request_counts == {}
 
 
+def test_a_followed_task_group_must_be_directly_downstream(pai):
+    with new_dag() as dag:
+
+        @task_group
+        def far() -> None:
+            step("deploy")
+
+        decide, near = gate(follow_if_passed="far"), step("near")
+        decide >> [near, step("other")]
+        near >> far()
+    ran = run_dag(dag)
+    assert set(ran.states.values()) == {"failed", "upstream_failed"}
+    assert "cannot follow 'far', which is not directly downstream. Downstream are: near, other." in ran.error(
+        "gate"
+    )
+    assert pai.request_counts == {}
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_task_group_directly_downstream_can_be_followed(pai, good):
+    evaluated(pai, "run", accuracy=0.95 if good else 0.5)
+    with new_dag() as dag:
+
+        @task_group
+        def release() -> None:
+            @task_group
+            def inner() -> None:
+                step("deploy")
+
+            inner() >> step("announce")
+
+        gate(follow_if_passed="release", follow_if_failed="keep") >> [release(), step("keep")]
+    way, other = ("success", "skipped") if good else ("skipped", "success")
+    assert run_dag(dag).states == {
+        "gate": "success",
+        "release.inner.deploy": way,
+        "release.announce": way,
+        "keep": other,
+    }
+
+
 def test_the_winner_is_promoted_by_what_the_gate_pushed(pai):
     old = evaluated(pai, "old", labels=CHAMPION, accuracy=0.9)
     new = evaluated(pai, "new", accuracy=0.93)

@@ -197,7 +197,9 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
 
     def _check_followers(self) -> None:
         for followed in (*(self.follow_if_passed or ()), *(self.follow_if_failed or ())):
-            if followed not in self.downstream_task_ids and followed not in self.dag.task_group_dict:
+            group = self.dag.task_group_dict.get(followed)
+            first = {task.task_id for task in group.roots} if group else {followed}
+            if first.isdisjoint(self.downstream_task_ids):
                 raise PaiUsageError(
                     f"the gate cannot follow {followed!r}, which is not directly downstream. Downstream are: "
                     f"{', '.join(sorted(self.downstream_task_ids)) or 'none'}."
