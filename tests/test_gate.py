@@ -19,6 +19,8 @@ task_group = first("task_group", "airflow.sdk", "airflow.decorators")
 EVALUATED = {"is_evaluation": "true"}
 CHAMPION = {"champion": "true"}
 
+SETTINGS = ("select", "on_fail", "missing_baseline", "max_runs", "follow_if_passed")
+
 
 def gate(**arguments: Any) -> PaiRunGateOperator:
     """A gate that asks for evaluations, unless ``runs`` is given."""
@@ -61,6 +63,12 @@ def evaluated(pai: Any, name: str, labels: dict[str, str] | None = None, **metri
         ({"select": "best"}, "highest accuracy"),
         ({"on_fail": "ignore"}, "on_fail='ignore' must be 'skip' or 'fail'"),
         ({"missing_baseline": None}, "missing_baseline=None must be 'fail' or 'pass'"),
+        ({"max_runs": 0}, "max_runs=0 must be a whole number, at least 1"),
+        ({"max_runs": "many"}, "max_runs='many' must be a whole number"),
+        ({"max_runs": None}, "max_runs=None must be a whole number"),
+        ({"follow_if_passed": 7}, "follow_if_passed=7 must be the id of a task or task group, or a list"),
+        ({"follow_if_passed": iter(["a"])}, "must be the id of a task or task group, or a list"),
+        ({"follow_if_passed": ["a", None]}, "follow_if_passed=['a', None] must be the id"),
         ({"labels": None}, "no runs to judge: give runs, or one of experiment_id"),
         ({"labels": None, "workspace_id": "1"}, "no runs to judge"),
         ({"runs": ["run-1"], "labels": EVALUATED}, "runs and labels contradict each other"),
@@ -82,9 +90,72 @@ def test_what_only_the_running_task_knows_is_not_refused_when_the_dag_is_parsed(
         gate(task_id="a", metrics=rules)
         gate(task_id="b", metrics="{{ params.rules }}")
         gate(task_id="c", metrics={"a": ["{{ params.a }}", "> 1"]}, runs=listed.output)
+        gate(task_id="e", **{name: "{{ params.x }}" for name in SETTINGS})
+        gate(task_id="f", **dict.fromkeys(SETTINGS, rules))
         PaiRunGateOperator.partial(task_id="d", metrics={"a": "> 1"}).expand(runs=listed.output)
-    assert serialize(dag).task_dict.keys() == {"rules", "list", "a", "b", "c", "d"}
+    assert serialize(dag).task_dict.keys() == {"rules", "list", *"abcdef"}
     assert dag.get_task("c").upstream_task_ids == {"list"}
+
+
+# --- settings that come from params and other tasks
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("passes", [False, True])
+def test_every_setting_may_come_from_params(pai, native, passes):
+    evaluated(pai, "good", accuracy=0.95)
+    evaluated(pai, "weak", accuracy=0.5)
+    params = {"select": "highest accuracy" if passes else "all", "policy": "pass", "most": 2}
+    params |= {"way": "deploy", "other": "keep"}
+    with new_dag(params=params, render_template_as_native_obj=native) as dag:
+        decide = gate(
+            metrics={"accuracy": [">= 0.9", ">= baseline"]},
+            baseline_labels=CHAMPION,
+            select="{{ params.select }}",
+            missing_baseline="{{ params.policy }}",
+            on_fail="{{ 'skip' if params.most else 'fail' }}",
+            max_runs="{{ params.most }}",
+            follow_if_passed=["{{ params.way }}"],
+            follow_if_failed="{{ params.other }}",
+        )
+        decide >> [step("deploy"), step("keep")]
+    states = run_dag(dag).states
+    assert (states["gate"], states["deploy"]) == ("success", "success" if passes else "skipped")
+    assert states["keep"] == ("skipped" if passes else "success")
+
+
+@pytest.mark.parametrize("source", ["text", "native", "task"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_that_turns_out_to_be_nothing_fails_the_task_before_it_asks(pai, name, source):
+    evaluated(pai, "good", accuracy=0.95)
+    with new_dag(render_template_as_native_obj=source == "native") as dag:
+
+        @task
+        def nothing() -> None:
+            return None
+
+        decide = gate(**{name: nothing() if source == "task" else "{{ None }}", "retries": 1})
+        decide >> step("deploy")
+    ran = run_dag(dag)
+    assert (ran.states["gate"], ran.states["deploy"], ran.tries["gate"]) == ("failed", "upstream_failed", 1)
+    assert "None" in ran.error("gate")
+    assert pai.request_counts == {}
+
+
+def test_on_fail_from_params_fails_the_task_and_does_not_skip_where_it_cannot(pai):
+    runs = good_and_bad(pai)
+    for policy, states in (("fail", ["success", "failed"]), ("skip", ["failed", "failed"])):
+        with new_dag(params={"policy": policy}) as dag:
+
+            @task_group
+            def each(run: str) -> None:
+                gate(runs=run, on_fail="{{ params.policy }}") >> step("deploy")
+
+            each.expand(run=runs)
+        ran = run_dag(dag)
+        assert [ran.states["each.gate", index] for index in (0, 1)] == states
+        expected = ["success" if state == "success" else "upstream_failed" for state in states]
+        assert [ran.states["each.deploy", index] for index in (0, 1)] == expected
 
 
 # --- which runs are judged
