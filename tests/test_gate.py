@@ -214,6 +214,25 @@ def test_the_newest_costs_one_run_and_all_are_bounded(pai):
         gate(max_runs=2, select="all").execute({})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"labels": "a:b, c:d"}, "no run matches labels='a:b, c:d'"),
+        (
+            {"labels": {"a": "b"}, "name": "mine", "created_after": "2025-10-20T00:00:00Z"},
+            "no run matches name='mine', labels='a:b', created_after='2025-10-20T00:00:00Z'",
+        ),
+        ({"runs": []}, "runs is empty"),
+    ],
+)
+@pytest.mark.parametrize("select", ["newest", "all"])
+def test_a_gate_without_a_run_says_what_found_none(pai, arguments, reason, select):
+    evaluated(pai, "other", accuracy=0.95)
+    verdict = gate(select=select, **arguments).execute({})
+    assert not verdict["passed"]
+    assert verdict["reason"] == f"there is no run to judge: {reason}"
+
+
 def test_non_finite_metrics_are_text_in_the_verdict_and_do_not_pass(pai):
     evaluated(pai, "diverged", accuracy=math.nan, loss=math.inf)
     records = PaiListRunsOperator(task_id="list", labels=EVALUATED).execute({})

@@ -239,9 +239,23 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         if any(rule.baseline for rule in rules):
             baselines = self._list(workspace_id=self.workspace_id, labels=self.baseline_labels)
         flow = judge(
-            runs, rules, baselines=baselines, select=self.select, missing_baseline=self.missing_baseline
+            runs,
+            rules,
+            baselines=baselines,
+            select=self.select,
+            missing_baseline=self.missing_baseline,
+            sought=self._sought(),
         )
         return self.hook.client().run(flow)
+
+    def _sought(self) -> str:
+        if not self._asks:
+            return "runs is empty"
+        asked = {name: value for name, value in self.filters().items() if name != "order_by"}
+        if isinstance(self.labels, Mapping):
+            asked["labels"] = ",".join(f"{key}:{value}" for key, value in self.labels.items())
+        given = [f"{name}={str(value)!r}" for name, value in asked.items() if value is not None]
+        return f"no run matches {', '.join(given)}"
 
     def _found(self) -> list[Run]:
         asked = {name: value for name, value in self.filters().items() if name != "order_by"}
