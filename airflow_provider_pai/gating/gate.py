@@ -44,8 +44,9 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         ``baseline`` must hold against every baseline run.
     :param missing_baseline: what a rule with ``baseline`` does while no run carries these labels:
         ``"fail"``, or ``"pass"``, which lets the first champion through.
-    :param select: which runs are judged: the ``"newest"``, ``"all"``, ``"any"``, or the best by a metric,
-        ``"highest accuracy"`` or ``"lowest log_loss"``.
+    :param select: which runs are judged: the ``"newest"`` by creation time, ``"all"``, ``"any"``, or the best
+        by a metric, ``"highest accuracy"`` or ``"lowest log_loss"``. The checks come newest run first, and of
+        equally good runs the newest is chosen.
     :param on_fail: what to do if the gate did not pass: ``"skip"`` the tasks directly downstream (those
         further down follow their trigger rules), or ``"fail"`` this task, without a retry. A mapped gate
         cannot skip, and needs ``"fail"`` if a task is downstream.
@@ -54,7 +55,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
     :param follow_if_failed: ids of the tasks or task groups directly downstream that run if the gate did
         not pass. Needs ``follow_if_passed``.
     :param max_runs: how many runs the gate judges at most, and how many baselines there may be. More fail
-        the task. It does not bound ``"newest"``, which asks for one run.
+        the task, so that none is overlooked. With filters ``"newest"`` asks for one run, whatever the number.
     :return: ``Verdict.to_dict()``: passed, reason, select, run, baseline_run_ids and checks, whether the
         gate passed or not. See :mod:`airflow_provider_pai.gating.verdict`.
     :raises PaiUsageError: when the DAG is parsed: a text that is not a rule, or parameters that contradict
