@@ -79,7 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             credentials=_credentials(connection, extra, region),
             region=region,
             workspace_id=str(extra["workspace_id"]) if extra.get("workspace_id") else None,
-            console_url=_template(extra.get("console_url")),
+            console_url=str(extra["console_url"]) if extra.get("console_url") else None,
         )
 
 
@@ -154,13 +154,6 @@ def fill_in(template: str, fields: Mapping[str, str]) -> str:
             f"The connection's console_url {template!r} cannot be filled in ({error}); its fields are: "
             f"{', '.join(f'{{{name}}}' for name in fields)}."
         ) from None
-
-
-def _template(text: Any) -> str | None:
-    if not text:
-        return None
-    fill_in(str(text), dict.fromkeys(CONSOLE_FIELDS, ""))  # checked here, before a wait ends with this error
-    return str(text)
 
 
 def _known(region: str | None, connection: AnyConnection) -> str:

@@ -236,6 +236,8 @@ class PaiHook(BaseHook):
             client, workspace_id = self.client(), self._workspace(None)
             started = time.monotonic()
             client.run(api.list_runs_page(workspace_id=workspace_id, max_results=1))
+            if self.settings.console_url is not None:  # which would fail no task
+                connection.fill_in(self.settings.console_url, dict.fromkeys(connection.CONSOLE_FIELDS, ""))
             workspace = self._name_of(workspace_id)
             milliseconds = (time.monotonic() - started) * 1000
             return True, f"Reached {workspace} at {self.settings.endpoint} in {milliseconds:.0f} ms."
