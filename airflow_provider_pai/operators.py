@@ -74,6 +74,7 @@ class PaiListRunsOperator(RunFilterOperator):
         self.page_size = page_size
         self.max_runs = max_runs
         self.output_path = output_path
+        self.check_parsed()
 
     def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
         """List, and push the runs or where they were written."""
@@ -94,10 +95,6 @@ class PaiListRunsOperator(RunFilterOperator):
             return _small_enough([run.to_dict() for run in runs])
 
     def _write(self, output_path: str, runs: Iterator[Run], context: Context) -> dict[str, Any]:
-        from airflow_provider_pai.api import PaiUsageError
-
-        if not output_path:
-            raise PaiUsageError("output_path is empty. Leave it out, or check the template it came from.")
         path = object_storage_path(output_path)
         if path.protocol in ("file", "local", ""):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ EMULATOR = "airflow_provider_pai.emulator"
 # Imports run downwards only: a room may import from the floors below its own, and from its own.
 FLOORS = [
     ["api.errors", "api.signing"],
-    ["api.credentials", "api.models"],
+    ["api.arguments", "api.credentials", "api.models"],
     ["api.query", "api.flow", "api.renewal"],
     ["api.sources"],
     ["api.parameters", "api.paging"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -130,6 +131,19 @@ def test_a_sensor_without_labels_is_refused_when_the_dag_is_parsed() -> None:
         ({"labels": "a=b:c"}, "a=b"),
         ({"labels": ""}, "key:value"),
         ({"labels": {"epoch": 10}}, "write '10'"),
+        ({"labels": None}, "labels is None"),
+        ({"labels": {}}, "labels is {}"),
+        ({"labels": {"{{ ds }}": "true"}}, "labels has a template in a key"),
+        ({"labels": '{"a": "b"}'}, "labels came as the text"),
+        ({"metrics": "{'f1': '> 1'}"}, "metrics came as the text"),
+        ({"poke_interval": "30"}, "poke_interval='30'"),
+        ({"poke_interval": None}, "poke_interval=None"),
+        ({"poke_interval": 0}, "poke_interval=0"),
+        ({"poke_interval": -5}, "poke_interval=-5"),
+        ({"poke_interval": float("nan")}, "poke_interval=nan"),
+        ({"poke_interval": float("inf")}, "poke_interval=inf"),
+        ({"poke_interval": True}, "poke_interval=True"),
+        ({"poke_interval": timedelta(0)}, "poke_interval=datetime.timedelta(0)"),
         ({"created_after": "2025-10-20T08:30:00"}, "time zone"),
         ({"created_after": "2025-10-20T08:30Z", "created_before": "2025-10-19T08:30Z"}, "no run could match"),
         ({"experiment_id": ""}, "experiment_id is empty"),
@@ -158,7 +172,7 @@ def test_templates_are_checked_when_the_task_runs() -> None:
     with new_dag():
         PaiRunSensor(
             task_id="wait",
-            labels={"{{ a }}": "{{ b }}", "fixed": "true"},
+            labels={"templated": "{{ b }}", "fixed": "true"},
             created_after="{{ data_interval_start }}",
             min_runs="{{ params.least }}",
             max_runs="{{ params.most }}",

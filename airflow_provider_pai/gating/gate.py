@@ -88,10 +88,12 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         self.follow_if_passed = _ids(follow_if_passed)
         self.follow_if_failed = _ids(follow_if_failed)
         self.max_runs = max_runs
-        self._asks = runs is None  # also if the other task pushes None
-        self._check_parameters(kwargs)
+        self._asks = runs is None
+        self._ordered = "order_by" in kwargs
+        self.check_parsed()
 
-    def _check_parameters(self, given: Mapping[str, Any]) -> None:
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
         narrowing = [name for name in NARROWING if getattr(self, name) is not None]
         if narrowing and not self._asks:
             raise PaiUsageError(
@@ -101,7 +103,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             raise PaiUsageError(
                 f"the gate has no runs to judge: give runs, or one of {', '.join(NARROWING)}."
             )
-        if "order_by" in given:
+        if self._ordered:
             raise PaiUsageError("the gate has no order_by: select says which of the runs are judged.")
         for name, choices in (("missing_baseline", ("fail", "pass")), ("on_fail", ("skip", "fail"))):
             if getattr(self, name) not in choices:
@@ -161,7 +163,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         rules = self._rules(self.metrics)
         baselines: list[Run] = []
         if any(rule.baseline for rule in rules):
-            baselines = self._list(workspace_id=self.workspace_id, labels=self.baseline_labels)
+            baselines = self._list(labels=self.baseline_labels, **self.given(["workspace_id"]))
         flow = judge(
             runs, rules, baselines=baselines, select=self.select, missing_baseline=self.missing_baseline
         )

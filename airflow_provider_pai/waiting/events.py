@@ -20,14 +20,14 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger_event
 from airflow_provider_pai.api import Run, RunQuery
 from airflow_provider_pai.api.query import parse_labels
 from airflow_provider_pai.gating.rules import MetricRules
-from airflow_provider_pai.waiting.condition import RunCondition
+from airflow_provider_pai.waiting.condition import RunCondition, interval_seconds
 from airflow_provider_pai.waiting.listing import NEWEST_FIRST
 from airflow_provider_pai.waiting.trigger import PollingTrigger
 
@@ -93,7 +93,8 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
 
     :param labels: labels every run must carry, as a dict or as ``"key:value,key:value"``.
     :param metrics: only runs count whose last values meet these rules: ``{"accuracy": ">= 0.9"}``.
-    :param poke_interval: seconds between polls; all triggers and sensors with the same labels share them.
+    :param poke_interval: time between polls, in seconds or as a timedelta; all triggers and sensors with the
+        same labels share them.
     :param per_run: fire once for each run.
     :raises PaiUsageError: what cannot be asked, when the DAG is parsed.
     """
@@ -110,7 +111,7 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
         source_type: str | None = None,
         source_id: str | None = None,
         metrics: MetricRules | None = None,
-        poke_interval: float = 60.0,
+        poke_interval: float | timedelta = 60.0,
         per_run: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -123,13 +124,13 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
         self.source_type = source_type
         self.source_id = source_id
         self.metrics = metrics
-        self.poke_interval = poke_interval
+        self.poke_interval = interval_seconds(poke_interval)
         self.per_run = per_run
         self.condition()  # a mistake shows when the DAG is parsed
 
     def condition(self) -> RunCondition:
         """Return which runs to announce."""
-        self.check_interval()
+        self.check_rendered()
         return RunCondition(
             query=RunQuery(
                 workspace_id=self.workspace_id,
