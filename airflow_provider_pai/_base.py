@@ -85,7 +85,7 @@ class Arguments:
             return rendered
         if rendered is None or isinstance(rendered, Number):
             rendered = render(AS_TEXT + content, context, jinja_env).removeprefix(AS_TEXT)
-        return None if rendered == "None" != content else rendered
+        return None if isinstance(rendered, str) and rendered == "None" != content else rendered
 
     def check_rendered(self) -> None:
         """Refuse what templates and other tasks must not bring.
@@ -93,11 +93,10 @@ class Arguments:
         :raises PaiUsageError: with the argument's name, and what came.
         """
         for name in (*self._written, *self._given_as_none()):
-            value, written = getattr(self, name), self._written.get(name)
-            check_given(name, value)
-            if name in DICTS:
-                check_no_dict_as_text(name, value)
-            if name in LABELS and value != written and isinstance(value, str) and LABEL_OF_NONE.search(value):
+            value = getattr(self, name)
+            _check(name, value)
+            rendered = isinstance(value, str) and value != self._written.get(name)
+            if rendered and name in LABELS and LABEL_OF_NONE.search(value):
                 raise PaiUsageError(
                     f"{name} came as {value!r}, and None is not the value of a label; check the template, or "
                     "the task that it reads."
@@ -147,9 +146,7 @@ class PaiOperator(Arguments, BaseOperator):
                         f"Build the dict in a task, and hand its output on ({name}=task.output)."
                     )
                 if value is not None and not is_later(value):
-                    check_given(name, value)
-                    if name in DICTS:
-                        check_no_dict_as_text(name, value)
+                    _check(name, value)
 
     def _check_parameters(self) -> None:
         """Refuse what only this kind of task can tell to be wrong."""
@@ -209,6 +206,9 @@ class PaiOperator(Arguments, BaseOperator):
 class RunFilterOperator(PaiOperator):
     """Base of the tasks that ask for runs. All filters are templated and must all hold.
 
+    A filter that is left out, or is ``None`` in the DAG file, asks for any. One that a template or another
+    task fills with ``None``, ``{}`` or ``""`` fails the task, without a retry.
+
     Takes ``pai_conn_id`` and ``region`` of :class:`PaiOperator`, and:
 
     :param workspace_id: overrides the connection's workspace.
@@ -261,6 +261,12 @@ class RunFilterOperator(PaiOperator):
     def filters(self) -> dict[str, Any]:
         """Return the filters that were given, as :meth:`given` does."""
         return self.given(FILTERS)
+
+
+def _check(name: str, value: Any) -> None:
+    check_given(name, value)
+    if name in DICTS:
+        check_no_dict_as_text(name, value)
 
 
 def is_later(value: Any) -> bool:

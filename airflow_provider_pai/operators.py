@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pai._base import RunFilterOperator
 from airflow_provider_pai._compat import object_storage_path
+from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.links import PaiRunLink
 from airflow_provider_pai.tracking.operators import (
     PaiCreateRunOperator,
@@ -30,9 +31,6 @@ __all__ = [
     "PaiRunLink",
     "PaiUpdateRunOperator",
 ]
-
-XCOM_BYTES = 1024 * 1024
-"""How large a list may be to go to XCom: it is stored in Airflow's database and sent whole to each reader."""
 
 
 def __getattr__(name: str) -> Any:
@@ -92,7 +90,12 @@ class PaiListRunsOperator(RunFilterOperator):
             runs = self.hook.list_runs(**asked)
             self.push_link(context, runs)
             self.log.info("Found %d runs.", len(runs))
-            return _small_enough([run.to_dict() for run in runs])
+            return small_enough(
+                [run.to_dict() for run in runs],
+                f"{len(runs)} runs",
+                "Give output_path to write them to object storage, narrow the filters, or set max_runs or "
+                "verbose=False.",
+            )
 
     def _write(self, output_path: str, runs: Iterator[Run], context: Context) -> dict[str, Any]:
         path = object_storage_path(output_path)
@@ -113,16 +116,3 @@ class PaiListRunsOperator(RunFilterOperator):
             self.push_link(context, [])
         self.log.info("Wrote %d runs to %s.", count, output_path)
         return {"path": output_path, "count": count}
-
-
-def _small_enough(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from airflow_provider_pai.api import PaiUsageError
-
-    size = len(json.dumps(records))
-    if size > XCOM_BYTES:
-        raise PaiUsageError(
-            f"{len(records)} runs are {size:,} bytes of JSON, more than the {XCOM_BYTES:,} that go to XCom. "
-            "Give output_path to write them to object storage, narrow the filters, or set max_runs or "
-            "verbose=False."
-        )
-    return records

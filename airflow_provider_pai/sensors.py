@@ -259,10 +259,10 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                 runs = self.hook.client().run(list_runs(query, max_runs=self.condition.enough))
             finally:
                 self.hook.close()
-        progress, self._progress = self._progress, self.condition.progress(runs)
-        if self._progress != progress:
-            self.log.info("%s.", self._progress)
-        met = self.condition.met_by(runs)
+            progress, self._progress = self._progress, self.condition.progress(runs)
+            if self._progress != progress:
+                self.log.info("%s.", self._progress)
+            met = self.condition.met_by(runs)
         if met is not None:
             self.push_link(context, [Run.from_dict(met[0])])
         return met

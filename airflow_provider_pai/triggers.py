@@ -115,7 +115,11 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
                     if progress != before:
                         self.log.info(progress)
                         said_at = time.monotonic()
-                    met = condition.met_by(runs)
+                    try:
+                        met = condition.met_by(runs)
+                    except PaiError as error:  # they are too large for XCom
+                        yield _failed(error)
+                        return
                     if met is not None:
                         yield await self._met(met)
                         return

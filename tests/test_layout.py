@@ -30,7 +30,7 @@ FLOORS = [
     ["api.client", "api.promotion"],
     ["api"],
     ["connection_form"],
-    ["connection", "_compat", "gating", "gating.rules", "tracking", "waiting"],
+    ["connection", "_compat", "_xcom", "gating", "gating.rules", "tracking", "waiting"],
     ["hooks", "links", "gating.verdict", "waiting.condition"],
     ["_base", "waiting.rate_limit", "waiting.listing"],
     ["waiting.client", "waiting.questions", "gating.gate", "tracking.operators"],
@@ -46,7 +46,15 @@ FLOORS = [
     ["conformance.survey"],
     ["conformance.__main__"],
 ]
-WITHOUT_AIRFLOW = ("api", "connection", "emulator", "gating.rules", "gating.verdict", "waiting.condition")
+WITHOUT_AIRFLOW = (
+    "_xcom",
+    "api",
+    "connection",
+    "emulator",
+    "gating.rules",
+    "gating.verdict",
+    "waiting.condition",
+)
 OUTSIDE = ("airflow_provider_pai", "airflow_provider_pai.api", "airflow_provider_pai.testing")
 """What gathers the rooms, or stands beside them."""
 FLOOR = {f"airflow_provider_pai.{name}": level for level, names in enumerate(FLOORS) for name in names}

@@ -107,6 +107,19 @@ def test_another_task_can_bring_what_is_awaited(pai: Any) -> None:
     assert ran.states["count", 0] == "success"
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_runs_too_large_for_xcom_fail_the_wait_and_the_error_says_what_to_do(
+    pai: Any, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr("airflow_provider_pai._xcom.XCOM_BYTES", 1000)
+    evaluated("a", "b", params={"text": "x" * 400})(pai)
+    ran = run_sensor(mode, retries=2)
+    assert (ran.states, ran.tries) == ({"wait": "failed"}, {"wait": 1})
+    assert "2 runs would be" in ran.error("wait")
+    assert "Lower max_runs, or narrow the filters" in ran.error("wait")
+    assert run_sensor(mode, max_runs=1).states == {"wait": "success"}
+
+
 def test_default_args_and_mapping_reach_the_filters(pai: Any) -> None:
     for name in ("a", "b"):
         pai.add_run(name, labels={"name": name}, workspace_id="145884")

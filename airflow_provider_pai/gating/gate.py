@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later
 from airflow_provider_pai._compat import AirflowFailException, BranchMixIn
+from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.gating.rules import MetricRule, MetricRules, parse_rules
@@ -137,6 +138,8 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             self._check_followers()
             runs = self._found() if self._asks else self._given()
             verdict = self._judge(runs)
+            what = f"A verdict with {len(verdict.checks)} checks"
+            small_enough(verdict.to_dict(), what, "Lower max_runs, or select one run.")
             chosen = verdict.run and verdict.run["run_id"]
             self.push_link(context, [run for run in runs if run.run_id == chosen])
         outcome = "passed" if verdict.passed else "did not pass"

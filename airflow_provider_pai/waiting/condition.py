@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.parameters import whole_number
@@ -99,11 +100,14 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
         """Return the compact form of the awaited runs, or ``None`` while there are too few.
 
         ``runs`` come in the query's order and may hold others, which do not count.
+
+        :raises PaiUsageError: they are too large for XCom.
         """
         awaited = self.matching(runs)
         if len(awaited) < self.min_runs:
             return None
-        return [run.to_dict() for run in awaited[: self.max_runs]]
+        records = [run.to_dict() for run in awaited[: self.max_runs]]
+        return small_enough(records, _count(len(records)), "Lower max_runs, or narrow the filters.")
 
 
 def interval_seconds(poke_interval: Any) -> float:

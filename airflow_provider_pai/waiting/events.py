@@ -24,6 +24,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger_event
+from airflow_provider_pai._xcom import batches, fits_event
 from airflow_provider_pai.api import Run, RunQuery
 from airflow_provider_pai.api.query import parse_labels
 from airflow_provider_pai.gating.rules import MetricRules
@@ -87,7 +88,8 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
     """Fire whenever runs newly match: for ``AssetWatcher(name=…, trigger=PaiRunEventTrigger(…))``.
 
     One event for all that newly match at a poll, with the payload ``{"runs": [{run_id, name, labels,
-    metrics, …}, …]}``; or one for each, with ``{"run": {…}}``. It never ends by itself: a poll that fails is
+    metrics, …}, …]}``, or several where it would hold more than 100 runs or 1 MB; or one for each run, with
+    ``{"run": {…}}``. It never ends by itself: a poll that fails is
     logged and followed by the next one an interval later. What a restart may repeat or miss:
     :mod:`airflow_provider_pai.waiting.events`.
 
@@ -173,13 +175,18 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
                 await self._remember(announced)
 
     def _payloads(self, runs: list[Run]) -> list[dict[str, Any]]:
-        records = [{name: run.to_dict()[name] for name in PAYLOAD} for run in runs]
+        records = [self._record(run) for run in runs]
         if self.per_run:
             return [{"run": record} for record in records]
-        return [
-            {"runs": records[start : start + RUNS_PER_EVENT]}
-            for start in range(0, len(records), RUNS_PER_EVENT)
-        ]
+        return [{"runs": batch} for batch in batches(records, RUNS_PER_EVENT)]
+
+    def _record(self, run: Run) -> dict[str, Any]:
+        known = run.to_dict()
+        record = {name: known[name] for name in PAYLOAD}
+        if not fits_event(record):
+            self.log.warning("An event leaves out labels and metrics of the run %s: too large.", run.run_id)
+            del record["labels"], record["metrics"]
+        return record
 
     @property
     def _key(self) -> str:
