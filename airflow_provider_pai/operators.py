@@ -78,13 +78,13 @@ class PaiListRunsOperator(RunFilterOperator):
         """List, and push the runs or where they were written."""
         from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        asked: dict[str, Any] = {
-            "verbose": self.verbose,
-            "page_size": self.page_size,
-            "max_runs": self.max_runs,
-            **self.filters(),
-        }
         with permanent_errors_fail_the_task():
+            asked: dict[str, Any] = {
+                "verbose": self.verbose,
+                "page_size": self.page_size,
+                "max_runs": self.max_runs,
+                **self.filters(),
+            }
             if self.output_path is not None:
                 return self._write(self.output_path, self.hook.iter_runs(**asked), context)
             runs = self.hook.list_runs(**asked)
