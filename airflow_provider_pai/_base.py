@@ -1,28 +1,121 @@
-"""What tasks share: the connection, the hook and the link, and the filters of those that ask for runs."""
+"""What tasks share: their arguments, the connection, the hook and the link, and the filters for runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._compat import BaseOperator
+from airflow_provider_pai._compat import AirflowFailException, BaseOperator
+from airflow_provider_pai.api.arguments import check_given, check_no_dict_as_text
+from airflow_provider_pai.api.errors import PaiUsageError
+from airflow_provider_pai.api.query import RunQuery
 from airflow_provider_pai.links import LINK_KEY, PaiRunLink, console_url
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from airflow_provider_pai._compat import Context
     from airflow_provider_pai.api import Run
     from airflow_provider_pai.hooks import PaiHook
 
-__all__ = ["FILTERS", "PaiOperator", "RunFilterOperator", "is_later"]
+__all__ = ["FILTERS", "QUESTION", "Arguments", "PaiOperator", "RunFilterOperator", "is_later"]
 
 FILTERS = (
     *("workspace_id", "experiment_id", "name", "source_type", "source_id", "labels"),
     *("created_after", "created_before", "order_by"),
 )
+QUESTION = (*FILTERS, "min_runs", "max_runs", "metrics")
+"""The arguments that say what a wait is for."""
+LABELS = ("labels", "among", "baseline_labels")
+DICTS = (*LABELS, "metrics", "run_params")
+AS_TEXT = "text:"
+"""What begins so is no Python value, so that native rendering leaves it alone."""
+LABEL_OF_NONE = re.compile(r":\s*None\s*(?:,|$)")
 
 
-class PaiOperator(BaseOperator):
+class Arguments:
+    """The arguments of a task or a trigger, which mean the same however they came.
+
+    An argument that was given must not turn out to be nothing: without it a question would ask for any run.
+    """
+
+    _passed_as_none: frozenset[str] = frozenset()
+    _mapped = False
+    _written: Mapping[str, Any] = {}
+    """The arguments that were given, as they were before they were rendered."""
+
+    def __new__(cls, *_: Any, **passed: Any) -> Self:
+        """Note what is passed as ``None``: ``__init__`` cannot tell it from what is left out."""
+        made = super().__new__(cls)
+        nones = frozenset(name for name, value in passed.items() if value is None)
+        object.__setattr__(made, "_passed_as_none", nones)
+        object.__setattr__(made, "_mapped", "_airflow_from_mapped" in passed)
+        return made
+
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Any,
+        jinja_env: Any,
+        seen_oids: set[int],
+    ) -> None:
+        if parent is self:
+            values = {name: getattr(self, name, None) for name in template_fields}
+            self._written = {name: value for name, value in values.items() if value is not None}
+        super()._do_render_template_fields(  # type: ignore[misc]
+            parent, template_fields, context, jinja_env, seen_oids
+        )
+
+    def render_template(
+        self, content: Any, context: Any, jinja_env: Any = None, seen_oids: set[int] | None = None
+    ) -> Any:
+        """Render a value. A text stays text where native rendering would make a number of it.
+
+        ``None`` that a template wrote is ``None``, not a text.
+        """
+        render = super().render_template  # type: ignore[misc]
+        rendered = render(content, context, jinja_env, seen_oids)
+        if not isinstance(content, str):
+            return rendered
+        if rendered is None or isinstance(rendered, Number):
+            rendered = render(AS_TEXT + content, context, jinja_env).removeprefix(AS_TEXT)
+        return None if isinstance(rendered, str) and rendered == "None" != content else rendered
+
+    def check_rendered(self) -> None:
+        """Refuse what templates and other tasks must not bring.
+
+        :raises PaiUsageError: with the argument's name, and what came.
+        """
+        for name in (*self._written, *self._given_as_none()):
+            value = getattr(self, name)
+            _check(name, value)
+            rendered = isinstance(value, str) and value != self._written.get(name)
+            if rendered and name in LABELS and LABEL_OF_NONE.search(value):
+                raise PaiUsageError(
+                    f"{name} came as {value!r}, and None is not the value of a label; check the template, or "
+                    "the task that it reads."
+                )
+
+    def given(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return those of the arguments that were given, as they are once templates are rendered.
+
+        :raises PaiUsageError: one that was given came as nothing.
+        """
+        self.check_rendered()
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def _given_as_none(self) -> Iterable[str]:
+        """Return which arguments were given, and are ``None`` all the same."""
+        return self._passed_as_none.intersection(QUESTION)
+
+
+class PaiOperator(Arguments, BaseOperator):
     """Base of every task that talks to PAI.
 
     :param pai_conn_id: the Airflow connection to use.
@@ -37,6 +130,59 @@ class PaiOperator(BaseOperator):
         super().__init__(**kwargs)
         self.pai_conn_id = pai_conn_id
         self.region = region
+
+    def check_parsed(self) -> None:
+        """Refuse, when the DAG is parsed, what cannot be meant: the last line of every constructor.
+
+        What only the running task knows is checked before it executes.
+        """
+        with self.refusing():
+            self._check_parameters()
+            for name in self.template_fields:
+                value = getattr(self, name, None)
+                if isinstance(value, Mapping) and any(map(is_later, value)):
+                    raise PaiUsageError(
+                        f"{name} has a template in a key, and Airflow renders only the values of a dict. "
+                        f"Build the dict in a task, and hand its output on ({name}=task.output)."
+                    )
+                if value is not None and not is_later(value):
+                    _check(name, value)
+
+    def _check_parameters(self) -> None:
+        """Refuse what only this kind of task can tell to be wrong."""
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Raise what is refused, in a mapped task, which its worker makes, so that Airflow does not retry it.
+
+        :raises PaiUsageError: when the DAG is parsed.
+        """
+        try:
+            yield
+        except PaiUsageError as error:
+            if not self._mapped:
+                raise
+            raise AirflowFailException(f"PaiUsageError: {error}") from error
+
+    def pre_execute(self, context: Context) -> None:
+        """Refuse what templates and other tasks must not bring, without Airflow's retries."""
+        super().pre_execute(context)
+        try:
+            self.check_rendered()
+        except PaiUsageError as error:
+            raise self._failure(f"PaiUsageError: {error}", permanent=True) from error
+
+    def _failure(self, message: str, *, permanent: bool) -> Exception:
+        """Return what ends this task."""
+        return AirflowFailException(message) if permanent else PaiUsageError(message)
+
+    def _given_as_none(self) -> Iterable[str]:
+        """Return which templated arguments were mapped to ``None``; as a constant it means "left out"."""
+        nones = self._passed_as_none.intersection(self.template_fields) if self._mapped else ()
+        if not nones:
+            return ()
+        mapped: Any = self.dag.task_dict.get(self.task_id)
+        return nones - getattr(mapped, "partial_kwargs", {}).keys()
 
     @cached_property
     def hook(self) -> PaiHook:
@@ -59,6 +205,9 @@ class PaiOperator(BaseOperator):
 
 class RunFilterOperator(PaiOperator):
     """Base of the tasks that ask for runs. All filters are templated and must all hold.
+
+    A filter that is left out, or is ``None`` in the DAG file, asks for any. One that a template or another
+    task fills with ``None``, ``{}`` or ``""`` fails the task, without a retry.
 
     Takes ``pai_conn_id`` and ``region`` of :class:`PaiOperator`, and:
 
@@ -100,18 +249,24 @@ class RunFilterOperator(PaiOperator):
         self.created_after = created_after
         self.created_before = created_before
         self.order_by = order_by
-        self._check_filters()
 
-    def _check_filters(self) -> None:
-        """Refuse, when the DAG is parsed, filters that cannot be meant; templates are checked at run time."""
-        from airflow_provider_pai.api.query import RunQuery
+    def _check_parameters(self) -> None:
+        RunQuery.of(**self.known(FILTERS))
 
-        known = {name: without_later(value) for name, value in self.filters().items()}
-        RunQuery.of(**{name: value for name, value in known.items() if value is not None})
+    def known(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return those arguments that are known when the DAG is parsed."""
+        known = {name: without_later(getattr(self, name)) for name in names}
+        return {name: value for name, value in known.items() if value is not None}
 
     def filters(self) -> dict[str, Any]:
-        """Return the filters as they are once the task's templates are rendered."""
-        return {name: getattr(self, name) for name in FILTERS}
+        """Return the filters that were given, as :meth:`given` does."""
+        return self.given(FILTERS)
+
+
+def _check(name: str, value: Any) -> None:
+    check_given(name, value)
+    if name in DICTS:
+        check_no_dict_as_text(name, value)
 
 
 def is_later(value: Any) -> bool:
@@ -120,7 +275,7 @@ def is_later(value: Any) -> bool:
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         return any(map(is_later, value))
-    return hasattr(value, "resolve") or (isinstance(value, str) and "{" in value)
+    return hasattr(value, "resolve") or (isinstance(value, str) and re.search(r"\{[{%#]", value) is not None)
 
 
 def without_later(value: Any) -> Any:

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
+import msgspec
+
 from airflow_provider_pai import api, connection, connection_form
 from airflow_provider_pai._compat import (
     AirflowFailException,
@@ -22,6 +24,7 @@ from airflow_provider_pai._compat import (
     form_widgets,
     get_connection,
 )
+from airflow_provider_pai.api.arguments import check_given
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -134,13 +137,12 @@ class PaiHook(BaseHook):
     def query(self, **filters: Unpack[RunFilters]) -> api.RunQuery:
         """Return a query with these filters, in this hook's workspace unless they name another.
 
+        A filter that is given was meant: leave it out to ask for any, ``None`` is refused.
+
         :raises PaiUsageError: a filter that cannot be asked. The text says what to write instead.
         """
-        known = api.RunQuery.__struct_fields__
-        asked = {name: value for name, value in filters.items() if value is not None or name not in known}
-        query = api.RunQuery.of(**asked)  # refuses wrong filters before the connection is read
-        workspace_id = self._workspace(query.workspace_id)
-        return query if workspace_id is None else api.RunQuery.of(**{**asked, "workspace_id": workspace_id})
+        query = api.RunQuery.of(**filters)  # refuses wrong filters before the connection is read
+        return msgspec.structs.replace(query, workspace_id=self._workspace(query.workspace_id))
 
     def list_runs(
         self, *, page_size: int = 100, max_runs: int | None = None, **filters: Unpack[RunFilters]
@@ -149,7 +151,8 @@ class PaiHook(BaseHook):
 
         Filters: workspace_id, experiment_id, name, source_type, source_id, labels (a dict or
         ``"key:value,key:value"``), created_after, created_before (aware times or ISO 8601 texts),
-        order_by (``"GmtCreateTime ASC"``), verbose (True; with labels it is always True).
+        order_by (``"GmtCreateTime ASC"``), verbose (True; with labels it is always True). Leave one
+        out to ask for any; ``None`` and ``{}`` are refused.
 
         :param page_size: how many runs one request asks for. PAI documents a default of 10 and no maximum.
         :param max_runs: how many runs to return at most.
@@ -177,6 +180,8 @@ class PaiHook(BaseHook):
 
         :raises PaiUsageError: an unknown or malformed parameter, or two that contradict each other.
         """
+        for name in parameters.keys() & {*api.RunQuery.__struct_fields__}:
+            check_given(name, parameters[name])
         api.list_runs_page(**parameters)  # refuses wrong parameters before the connection is read
         workspace_id = self._workspace(parameters.get("workspace_id"))
         return self.client().run(api.list_runs_page(**{**parameters, "workspace_id": workspace_id}))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pai._base import RunFilterOperator
 from airflow_provider_pai._compat import object_storage_path
+from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.links import PaiRunLink
 from airflow_provider_pai.tracking.operators import (
@@ -32,9 +33,6 @@ __all__ = [
     "PaiRunLink",
     "PaiUpdateRunOperator",
 ]
-
-XCOM_BYTES = 1024 * 1024
-"""How large a list may be to go to XCom: it is stored in Airflow's database and sent whole to each reader."""
 
 
 def __getattr__(name: str) -> Any:
@@ -81,26 +79,30 @@ class PaiListRunsOperator(RunFilterOperator):
         self.max_runs = max_runs
         self._max_runs_given = max_runs is not None
         self.output_path = output_path
-        if hasattr(verbose, "resolve") or isinstance(verbose, str):
-            raise PaiUsageError(f"verbose={verbose!r} must be True or False; it is not templated.")
+        self.check_parsed()
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if hasattr(self.verbose, "resolve") or isinstance(self.verbose, str):
+            raise PaiUsageError(f"verbose={self.verbose!r} must be True or False; it is not templated.")
 
     def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
         """List, and push the runs or where they were written."""
         from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        most = _number(self.max_runs)
-        asked: dict[str, Any] = {
-            "verbose": self.verbose,
-            "page_size": _number(self.page_size),
-            # One more than is pushed: it tells whether more runs match.
-            "max_runs": most + 1 if type(most) is int and most > 0 else most,
-            **self.filters(),
-        }
         with permanent_errors_fail_the_task():
+            most = _number(self.max_runs)
             if self._max_runs_given and most is None:
                 raise PaiUsageError(
                     "max_runs is None. Leave it out to list all, or check where it came from."
                 )
+            asked: dict[str, Any] = {
+                "verbose": self.verbose,
+                "page_size": _number(self.page_size),
+                # One more than is pushed: it tells whether more runs match.
+                "max_runs": most + 1 if type(most) is int and most > 0 else most,
+                **self.filters(),
+            }
             if self.output_path is not None:
                 return self._write(self.output_path, self.hook.iter_runs(**asked), most, context)
             runs = self.hook.list_runs(**asked)
@@ -108,7 +110,12 @@ class PaiListRunsOperator(RunFilterOperator):
             runs = runs[:most]
             self.push_link(context, runs)
             self._log_count("Found", len(runs), more, "")
-            return _small_enough([run.to_dict() for run in runs])
+            return small_enough(
+                [run.to_dict() for run in runs],
+                f"{len(runs)} runs",
+                "Give output_path to write them to object storage, narrow the filters, or set max_runs or "
+                "verbose=False.",
+            )
 
     def _log_count(self, verb: str, count: int, more: bool, to: str) -> None:
         self.log.info("%s %d run%s%s.", verb, count, "" if count == 1 else "s", to)
@@ -123,8 +130,6 @@ class PaiListRunsOperator(RunFilterOperator):
     def _write(
         self, output_path: str, runs: Iterator[Run], most: int | None, context: Context
     ) -> dict[str, Any]:
-        if not output_path:
-            raise PaiUsageError("output_path is empty. Leave it out, or check the template it came from.")
         path = object_storage_path(output_path)
         if path.protocol in ("file", "local", ""):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,14 +154,3 @@ class PaiListRunsOperator(RunFilterOperator):
 def _number(value: Any) -> Any:
     """Return the number that a template wrote as text."""
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-
-
-def _small_enough(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    size = len(json.dumps(records))
-    if size > XCOM_BYTES:
-        raise PaiUsageError(
-            f"{len(records)} runs are {size:,} bytes of JSON, more than the {XCOM_BYTES:,} that go to XCom. "
-            "Give output_path to write them to object storage, narrow the filters, or set max_runs or "
-            "verbose=False."
-        )
-    return records

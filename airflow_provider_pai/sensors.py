@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later, without_later
+from airflow_provider_pai._base import QUESTION, RunFilterOperator, is_later
 from airflow_provider_pai._compat import (
     AirflowFailException,
     AirflowNotFoundException,
@@ -21,6 +21,7 @@ from airflow_provider_pai._compat import (
     first_reschedule,
     starts_in_triggerer,
 )
+from airflow_provider_pai.api.arguments import check_given
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_pai.waiting.condition import RunCondition
 
 __all__ = ["PaiRunSensor"]
-
-_BOUNDS = ("min_runs", "max_runs", "metrics")
 
 
 class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
@@ -79,6 +78,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         self,
         *,
         labels: Mapping[str, str] | str,
+        poke_interval: float | timedelta = 60.0,
         min_runs: int | str = 1,
         max_runs: int | str | None = None,
         metrics: MetricRules | None = None,
@@ -88,21 +88,24 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(labels=labels, **kwargs)
+        from airflow_provider_pai.waiting.condition import interval_seconds
+
+        with self.refusing():
+            seconds = interval_seconds(poke_interval)
+        super().__init__(labels=labels, poke_interval=seconds, **kwargs)
         self.min_runs = min_runs
         self.max_runs = max_runs
         self.metrics = metrics
         self.fault_tolerance = fault_tolerance
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self.end_from_trigger = end_from_trigger
-        self._check_parameters(start_from_trigger)
+        self.start_from_trigger = start_from_trigger
         self._deadline: float | None = None
         self._progress = ""
+        self.check_parsed()
         if start_from_trigger:
             from airflow_provider_pai._compat import StartTriggerArgs
 
-            self._check_start_from_trigger()
-            self.start_from_trigger = True
             self.start_trigger_args = StartTriggerArgs(
                 trigger_cls="airflow_provider_pai.triggers.PaiRunTrigger",
                 trigger_kwargs=self._trigger_arguments(),
@@ -110,24 +113,25 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                 timeout=timedelta(seconds=self.timeout),
             )
 
-    def _check_parameters(self, start_from_trigger: bool) -> None:
+    def _check_parameters(self) -> None:
         from airflow_provider_pai.api.errors import PaiUsageError
         from airflow_provider_pai.api.parameters import whole_number
         from airflow_provider_pai.waiting.condition import RunCondition
 
         whole_number("fault_tolerance", self.fault_tolerance)
-        for name, given in (
-            ("end_from_trigger", self.end_from_trigger),
-            ("start_from_trigger", start_from_trigger),
-        ):
-            if given and not self.deferrable:
+        for name in ("end_from_trigger", "start_from_trigger"):
+            if getattr(self, name) and not self.deferrable:
                 raise PaiUsageError(f"{name}=True needs deferrable=True: without it there is no trigger.")
         if self.deferrable and self.exponential_backoff:
             raise PaiUsageError(
                 "exponential_backoff does not go with deferrable=True, where many waits share one poll. "
                 "Leave it out, or write deferrable=False where [operators] default_deferrable is on."
             )
-        RunCondition.of(**{name: without_later(getattr(self, name)) for name in (*FILTERS, *_BOUNDS)})
+        if self.labels is None:
+            check_given("labels", None)
+        RunCondition.of(**self.known(QUESTION))
+        if self.start_from_trigger:
+            self._check_start_from_trigger()
 
     def _check_start_from_trigger(self) -> None:
         from airflow_provider_pai.api.errors import PaiUsageError
@@ -153,7 +157,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         """What ends the wait; fixed when the task starts."""
         from airflow_provider_pai.waiting.condition import RunCondition
 
-        return RunCondition.of(**{name: getattr(self, name) for name in (*FILTERS, *_BOUNDS)})
+        return RunCondition.of(**self.given(QUESTION))
 
     def execute(self, context: Context) -> Any:
         """Wait: in this worker, or after one look in the triggerer."""
@@ -255,10 +259,10 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                 runs = self.hook.client().run(list_runs(query, max_runs=self.condition.enough))
             finally:
                 self.hook.close()
-        progress, self._progress = self._progress, self.condition.progress(runs)
-        if self._progress != progress:
-            self.log.info("%s.", self._progress)
-        met = self.condition.met_by(runs)
+            progress, self._progress = self._progress, self.condition.progress(runs)
+            if self._progress != progress:
+                self.log.info("%s.", self._progress)
+            met = self.condition.met_by(runs)
         if met is not None:
             self.push_link(context, [Run.from_dict(met[0])])
         return met
@@ -287,12 +291,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         return AirflowFailException(message) if permanent else PaiError(message)
 
     def _trigger_arguments(self) -> dict[str, Any]:
-        arguments = {name: getattr(self, name) for name in ("pai_conn_id", "region", *FILTERS, *_BOUNDS)}
-        for name in ("created_after", "created_before"):
-            if isinstance(arguments[name], datetime):
-                arguments[name] = arguments[name].isoformat()
+        arguments = self.given(("pai_conn_id", "region", *QUESTION))
         return {
-            **arguments,
+            **{name: _plain(value) for name, value in arguments.items()},
             "poke_interval": float(self.poke_interval),
             "fault_tolerance": None if self.silent_fail else self.fault_tolerance,
             "end_task": self.end_from_trigger,
@@ -302,3 +303,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         started = first_reschedule(context, self.retries or 0) if self.reschedule else None
         waited = (datetime.now(timezone.utc) - started).total_seconds() if started else 0.0
         return float(self.timeout) - waited
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -12,13 +12,13 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._base import FILTERS
+from airflow_provider_pai._base import QUESTION
 from airflow_provider_pai._compat import BaseTrigger, task_success, trigger_event
 from airflow_provider_pai.api import PaiError, Run
 from airflow_provider_pai.gating.rules import MetricRules
 from airflow_provider_pai.links import console_url, link_key
 from airflow_provider_pai.waiting.client import shared_client
-from airflow_provider_pai.waiting.condition import RunCondition
+from airflow_provider_pai.waiting.condition import RunCondition, interval_seconds
 from airflow_provider_pai.waiting.trigger import QUIET_SECONDS, PollingTrigger
 
 __all__ = ["PaiRunEventTrigger", "PaiRunTrigger", "pai_run_asset"]
@@ -115,7 +115,11 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
                     if progress != before:
                         self.log.info(progress)
                         said_at = time.monotonic()
-                    met = condition.met_by(runs)
+                    try:
+                        met = condition.met_by(runs)
+                    except PaiError as error:  # they are too large for XCom
+                        yield _failed(error)
+                        return
                     if met is not None:
                         yield await self._met(met)
                         return
@@ -129,10 +133,8 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
 
         :raises PaiUsageError: as the sensor would.
         """
-        self.check_interval()
-        return RunCondition.of(
-            **{name: getattr(self, name) for name in (*FILTERS, "min_runs", "max_runs", "metrics")}
-        )
+        self.poke_interval = interval_seconds(self.poke_interval)
+        return RunCondition.of(**self.given(QUESTION))
 
     async def _met(self, runs: list[dict[str, Any]]) -> Any:
         if not self.end_task:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -496,3 +497,37 @@ def test_an_asset_and_its_watcher_in_one_line():
 def test_a_mistake_shows_when_the_dag_is_parsed(wrong):
     with pytest.raises(PaiUsageError):
         PaiRunEventTrigger(**wrong)
+
+
+@in_one_loop
+async def test_an_event_is_never_too_large_for_airflows_database(pai, stored, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("airflow_provider_pai._xcom.XCOM_BYTES", 2000)
+    async with triggerer() as airflow:
+        airflow.start(watcher("models"))
+        await quiet(pai)
+        pai.add_runs(7, labels=EVALUATED, metrics=lambda _: {f"m{number}": 0.5 for number in range(20)})
+        pai.add_run("huge", labels=EVALUATED, metrics={f"m{number}": 0.5 for number in range(500)})
+        await until(lambda: len(names(airflow)) == 8)
+    sizes = [len(json.dumps(payload)) for payload in airflow.events[0]]
+    assert max(sizes) <= 2000
+    assert len(sizes) < 8
+    (huge,) = [run for payload in airflow.events[0] for run in payload["runs"] if run["name"] == "huge"]
+    assert huge.keys() & {"run_id", "labels", "metrics"} == {"run_id"}
+
+
+@pytest.mark.parametrize("interval", ["30", None, 0, -5, float("nan"), timedelta(0)], ids=repr)
+def test_an_interval_that_is_not_positive_is_refused_when_the_dag_is_parsed(interval):
+    with pytest.raises(PaiUsageError, match="poke_interval="):
+        pai_run_asset("models", labels=LABEL, poke_interval=interval)
+
+
+def test_an_interval_may_be_a_timedelta():
+    kwargs = watcher("models", poke_interval=timedelta(minutes=2)).serialize()[1]
+    assert kwargs["poke_interval"] == 120.0
+
+
+@pytest.mark.parametrize("name", ["labels", "experiment_id", "metrics"])
+@pytest.mark.parametrize("nothing", [None, {}, ""], ids=repr)
+def test_a_filter_that_is_nothing_is_refused_when_the_dag_is_parsed(name, nothing):
+    with pytest.raises(PaiUsageError, match=name):
+        pai_run_asset("models", **{"labels": LABEL, name: nothing})

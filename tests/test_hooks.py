@@ -138,10 +138,8 @@ def stocked(pai: Any) -> Any:
         ({"labels": "e:true"}, "ab"),
         ({"labels": {"e": "true", "x": "1"}}, "a"),
         ({"labels": "e:true,x:1"}, "a"),
-        ({"labels": {}}, "abcd"),
         ({"workspace_id": "145884"}, "e"),
         ({"workspace_id": 145884}, "e"),
-        ({"workspace_id": None}, "abcd"),
         ({"name": "b"}, "b"),
         ({"name": "B"}, ""),
         ({"source_type": "DLC"}, "bc"),
@@ -196,6 +194,12 @@ def test_without_verbose_there_are_no_details_unless_labels_need_them(hook: PaiH
         ({"workspace_id": ""}, "workspace_id is empty"),
         ({"experiment_id": ""}, "experiment_id is empty"),
         ({"verbose": "false"}, "verbose"),
+        ({"workspace_id": None}, "workspace_id is None. Leave it out"),
+        ({"experiment_id": None}, "experiment_id is None. Leave it out"),
+        ({"labels": None}, "labels is None. Leave it out"),
+        ({"labels": {}}, "labels is {}. Leave it out"),
+        ({"labels": "{'a': 'b'}"}, "hand the task's output on|Hand the task's output on"),
+        ({"created_after": None, "name": "a"}, "created_after is None. Leave it out"),
     ],
 )
 @pytest.mark.parametrize("method", ["list_runs", "iter_runs"])

@@ -22,7 +22,7 @@ EMULATOR = "airflow_provider_pai.emulator"
 # Imports run downwards only: a room may import from the floors below its own, and from its own.
 FLOORS = [
     ["api.errors", "api.signing"],
-    ["api.credentials", "api.models"],
+    ["api.arguments", "api.credentials", "api.models"],
     ["api.query", "api.flow", "api.renewal"],
     ["api.sources"],
     ["api.parameters", "api.paging"],
@@ -30,7 +30,7 @@ FLOORS = [
     ["api.client", "api.promotion"],
     ["api"],
     ["connection_form"],
-    ["connection", "_compat", "gating", "gating.rules", "tracking", "waiting"],
+    ["connection", "_compat", "_xcom", "gating", "gating.rules", "tracking", "waiting"],
     ["hooks", "links", "gating.verdict", "waiting.condition"],
     ["_base", "waiting.rate_limit", "waiting.listing"],
     ["waiting.client", "waiting.questions", "gating.gate", "tracking.operators"],
@@ -46,7 +46,15 @@ FLOORS = [
     ["conformance.survey"],
     ["conformance.__main__"],
 ]
-WITHOUT_AIRFLOW = ("api", "connection", "emulator", "gating.rules", "gating.verdict", "waiting.condition")
+WITHOUT_AIRFLOW = (
+    "_xcom",
+    "api",
+    "connection",
+    "emulator",
+    "gating.rules",
+    "gating.verdict",
+    "waiting.condition",
+)
 OUTSIDE = ("airflow_provider_pai", "airflow_provider_pai.api", "airflow_provider_pai.testing")
 """What gathers the rooms, or stands beside them."""
 FLOOR = {f"airflow_provider_pai.{name}": level for level, names in enumerate(FLOORS) for name in names}

@@ -248,7 +248,7 @@ def test_an_operator_can_be_tried_out_without_a_dag_run(stocked: Any) -> None:
 def test_making_an_operator_reads_no_connection(pai: Any) -> None:
     with new_dag() as dag:
         PaiListRunsOperator(
-            task_id="list", pai_conn_id="nobody_made_this", labels="a=b", created_after="whenever"
+            task_id="list", pai_conn_id="nobody_made_this", labels="a:b", created_after="{{ ds }}"
         )
     dag.validate()
     assert pai.requests == []
@@ -260,15 +260,14 @@ def test_making_an_operator_reads_no_connection(pai: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"labels": "is_evaluation=true"}, ["key:value"]),
-        ({"labels": {"a,b": "c"}}, ["'a,b'"]),
-        ({"labels": ["a:b"]}, ["list"]),
-        ({"created_after": "2025-10-20"}, ["time zone"]),
+        ({"labels": "is_evaluation={{ ds }}"}, ["key:value"]),
+        ({"labels": {"a": "{{ 'b,c' }}"}}, ["'b,c'"]),
+        ({"created_after": "{{ ds }}"}, ["time zone"]),
         (
             {"created_after": "2025-10-21T00:00:00Z", "created_before": "{{ ds }}T00:00:00Z"},
             ["no run could match"],
         ),
-        ({"order_by": "Created"}, ["GmtCreateTime"]),
+        ({"order_by": "{{ 'Created' }}"}, ["GmtCreateTime"]),
         ({"page_size": 0}, ["page_size=0"]),
         ({"max_runs": 0}, ["max_runs=0"]),
         ({"workspace_id": "{{ params.nothing }}"}, ["workspace_id is empty"]),

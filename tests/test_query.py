@@ -347,7 +347,7 @@ QUERIES = st.fixed_dictionaries(
     {},
     optional={
         **{name: FEW for name in ("name", "experiment_id", "workspace_id", "source_type", "source_id")},
-        "labels": st.dictionaries(FEW, FEW | st.just(""), max_size=2),
+        "labels": st.dictionaries(FEW, FEW | st.just(""), min_size=1, max_size=2),
         "created_after": FEW_MOMENTS,
         "created_before": FEW_MOMENTS,
     },
@@ -383,7 +383,7 @@ def test_matches_is_the_conjunction_of_all_conditions(run, query):
 
 @given(RUNS, st.sampled_from(["name", "labels", "source_id"]))
 def test_a_query_made_from_a_run_matches_it(run, name):
-    wanted = getattr(run, name)
+    wanted = getattr(run, name) or None
     assert RunQuery(**{name: wanted}).matches(run)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -106,6 +107,19 @@ def test_another_task_can_bring_what_is_awaited(pai: Any) -> None:
     assert ran.states["count", 0] == "success"
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_runs_too_large_for_xcom_fail_the_wait_and_the_error_says_what_to_do(
+    pai: Any, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr("airflow_provider_pai._xcom.XCOM_BYTES", 1000)
+    evaluated("a", "b", params={"text": "x" * 400})(pai)
+    ran = run_sensor(mode, retries=2)
+    assert (ran.states, ran.tries) == ({"wait": "failed"}, {"wait": 1})
+    assert "2 runs would be" in ran.error("wait")
+    assert "Lower max_runs, or narrow the filters" in ran.error("wait")
+    assert run_sensor(mode, max_runs=1).states == {"wait": "success"}
+
+
 def test_default_args_and_mapping_reach_the_filters(pai: Any) -> None:
     for name in ("a", "b"):
         pai.add_run(name, labels={"name": name}, workspace_id="145884")
@@ -130,6 +144,19 @@ def test_a_sensor_without_labels_is_refused_when_the_dag_is_parsed() -> None:
         ({"labels": "a=b:c"}, "a=b"),
         ({"labels": ""}, "key:value"),
         ({"labels": {"epoch": 10}}, "write '10'"),
+        ({"labels": None}, "labels is None"),
+        ({"labels": {}}, "labels is {}"),
+        ({"labels": {"{{ ds }}": "true"}}, "labels has a template in a key"),
+        ({"labels": '{"a": "b"}'}, "labels came as the text"),
+        ({"metrics": "{'f1': '> 1'}"}, "metrics came as the text"),
+        ({"poke_interval": "30"}, "poke_interval='30'"),
+        ({"poke_interval": None}, "poke_interval=None"),
+        ({"poke_interval": 0}, "poke_interval=0"),
+        ({"poke_interval": -5}, "poke_interval=-5"),
+        ({"poke_interval": float("nan")}, "poke_interval=nan"),
+        ({"poke_interval": float("inf")}, "poke_interval=inf"),
+        ({"poke_interval": True}, "poke_interval=True"),
+        ({"poke_interval": timedelta(0)}, "poke_interval=datetime.timedelta(0)"),
         ({"created_after": "2025-10-20T08:30:00"}, "time zone"),
         ({"created_after": "2025-10-20T08:30Z", "created_before": "2025-10-19T08:30Z"}, "no run could match"),
         ({"experiment_id": ""}, "experiment_id is empty"),
@@ -158,7 +185,7 @@ def test_templates_are_checked_when_the_task_runs() -> None:
     with new_dag():
         PaiRunSensor(
             task_id="wait",
-            labels={"{{ a }}": "{{ b }}", "fixed": "true"},
+            labels={"templated": "{{ b }}", "fixed": "true"},
             created_after="{{ data_interval_start }}",
             min_runs="{{ params.least }}",
             max_runs="{{ params.most }}",

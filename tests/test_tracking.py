@@ -78,7 +78,6 @@ def test_a_run_is_created_measured_updated_and_promoted_by_one_dag(pai):
         ({"labels": {"b": "3", "c": "4"}}, {**ROUND, "labels": {"a": "1", "b": "3", "c": "4"}}),
         ({"labels": "c:4"}, {**ROUND, "labels": {"a": "1", "b": "2", "c": "4"}}),
         ({"run_params": {"depth": 5}}, {**ROUND, "params": {"lr": "0.1", "depth": "5"}}),
-        ({"labels": {}}, ROUND),
     ],
 )
 def test_an_update_keeps_what_it_does_not_name(pai, quirk, change, left):
@@ -108,7 +107,7 @@ def test_if_a_retry_logs_a_step_again_the_last_value_counts(pai):
         lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-1", metrics={"a": "high"}),
         lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-1", metrics={"a": "nan"}),
         lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-1", metrics={"a": 1}, step="1.5"),
-        lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-1", metrics={}),
+        lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-1", metrics="accuracy"),
         lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-missing", metrics={"a": 1}),
         lambda: PaiCreateRunOperator(task_id="t", experiment_id="exp-1", name="1 is not a name"),
         lambda: PaiUpdateRunOperator(task_id="t", run_id="run-missing", name="n"),

@@ -191,6 +191,33 @@ def test_a_trigger_comes_back_from_the_database_as_it_was(trigger, pai):  # noqa
     assert SECRET not in repr(trigger)
 
 
+def test_a_filter_that_was_not_given_is_not_in_the_database():
+    assert wait(name="n").serialize()[1].keys() == {"labels", "poke_interval", "name"}
+
+
+@in_one_loop
+async def test_a_filter_that_comes_as_none_ends_the_wait_for_good(pai):  # noqa: F811
+    for name in ("experiment_id", "labels", "metrics"):
+        events = [event async for event in wait(**{name: None}).run()]
+        assert [event.payload["permanent"] for event in events] == [True]
+        assert f"{name} is None. Leave it out" in events[0].payload["error"]
+    assert pai.requests == []
+
+
+@in_one_loop
+async def test_runs_too_large_for_xcom_end_the_wait_for_good(pai, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("airflow_provider_pai._xcom.XCOM_BYTES", 1000)
+    run_ids = [pai.add_run(params={"text": "x" * 400}) for _ in range(2)]
+    async with triggerer() as airflow:
+        number = airflow.start(wait(min_runs=2))
+        await until(lambda: polls(pai) > 1)
+        for run_id in run_ids:
+            pai.label_run(run_id, EVALUATED)
+        error, permanent = await airflow.failure(number)
+    assert "Lower max_runs" in error
+    assert permanent
+
+
 @pytest.mark.parametrize("kind", {type(trigger) for trigger in TRIGGERS})
 def test_the_order_of_labels_and_metrics_says_nothing(kind):
     one = kind(labels={"a": "1", "b": "2"}, metrics={"x": "> 1", "y": "> 2"})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from airflow_provider_pai.api.arguments import check_given
 from airflow_provider_pai.api.errors import (
     PaiExperimentNotFoundError,
     PaiNotFoundError,
@@ -132,7 +133,10 @@ def list_experiments(
 
     The request carries labels as ``Key=Value``, unlike ListRuns. Every experiment that comes back is checked.
     """
-    wanted_labels = parse_labels(labels) if labels is not None else {}
+    wanted_labels: dict[str, str] = {}
+    if labels is not None:
+        wanted_labels = parse_labels(labels)
+        check_given("labels", wanted_labels)
     wire_labels = ",".join(f"{key}={value}" for key, value in wanted_labels.items())
     parameters = {
         "WorkspaceId": text("workspace_id", workspace_id),

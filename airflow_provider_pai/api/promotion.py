@@ -43,6 +43,8 @@ def promote_run(run_id: str, labels: Labels, *, among: RunQuery | None = None) -
     :raises PaiLabelNotSeenError: a label was set but does not show; no other run has lost it.
     """
     wanted = parse_labels(labels)
+    if not wanted:
+        raise PaiUsageError("there is no label to move; name one, such as 'champion:true'.")
     among = among or RunQuery()
     winner = yield from get_run(run_id)
     if not among.matches(winner):

@@ -9,13 +9,20 @@ Source: the vendor's page for ListRuns; which characters a label may have, from 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, TypedDict, cast
 
 import msgspec
 
+from airflow_provider_pai.api.arguments import (
+    check_given,
+    check_keywords,
+    check_no_dict_as_text,
+    check_text,
+    encodable,
+    of_native_rendering,
+)
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
 
@@ -40,16 +47,16 @@ ORDER_FIELDS = ("GmtCreateTime", "Name")
 
 
 class RunFilters(TypedDict, total=False):
-    """The keywords of :class:`RunQuery`, for signatures that pass them on."""
+    """The keywords of :class:`RunQuery`, for signatures that pass them on. One that is there was meant."""
 
-    workspace_id: str | int | None
-    experiment_id: str | None
-    name: str | None
-    source_type: str | None
-    source_id: str | None
-    labels: Labels | None
-    created_after: Moment | None
-    created_before: Moment | None
+    workspace_id: str | int
+    experiment_id: str
+    name: str
+    source_type: str
+    source_id: str
+    labels: Labels
+    created_after: Moment
+    created_before: Moment
     order_by: str
     verbose: bool
 
@@ -66,6 +73,7 @@ def parse_labels(labels: Labels) -> dict[str, str]:
         raise PaiUsageError(
             f"labels={labels!r} is a {type(labels).__name__}; write a dict or a text such as 'key:value'."
         )
+    check_no_dict_as_text("labels", labels)
     pairs = _split_labels(labels) if isinstance(labels, str) else list(labels.items())
     for key, value in pairs:
         _check_label(key, value)
@@ -93,10 +101,15 @@ def _split_labels(text: str) -> list[tuple[str, str]]:
 
 def _check_label(key: Any, value: Any) -> None:
     for what, text in (("key", key), ("value", value)):
+        if text is None:
+            raise PaiUsageError(
+                f"The {what} of label {key!r} is None. Labels are text: check the task or "
+                "template it came from."
+            )
         if not isinstance(text, str):
             raise PaiUsageError(
                 f"The {what} of label {key!r} is {text!r}, a {type(text).__name__}. Labels are text: "
-                f"write {str(text).lower()!r}."
+                f"write {str(text).lower()!r}.{of_native_rendering(text)}"
             )
         if "," in text or "=" in text:
             raise PaiUsageError(
@@ -192,6 +205,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise PaiUsageError(f"verbose={self.verbose!r} must be True or False.")
         if self.labels is not None:
             set_(self, "labels", parse_labels(self.labels))
+            check_given("labels", self.labels)
         for name in ("created_after", "created_before"):
             if getattr(self, name) is not None:
                 set_(self, name, parse_time(getattr(self, name), name))
@@ -204,8 +218,14 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def of(cls, **filters: Any) -> RunQuery:
-        """Make a query from keywords. Refuse an unknown one, and name the nearest known one."""
+        """Make a query from keywords. A keyword that is there was meant, so ``None`` is refused.
+
+        :raises PaiUsageError: also for an unknown keyword, with the nearest known one in its text.
+        """
         check_keywords(filters, cls.__struct_fields__)
+        for name, value in filters.items():
+            if value is None:
+                check_given(name, value)
         return cls(**filters)
 
     @property
@@ -283,41 +303,5 @@ _SORT_KEYS = {
 }
 
 
-def check_text(name: str, value: Any) -> None:
-    """Refuse a value that is not a text, and an empty text, which templates make by mistake."""
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise PaiUsageError(f"{name}={value!r} is a {type(value).__name__}; write it as text.")
-    if not value:
-        raise PaiUsageError(
-            f"{name} is empty. Leave it out to ask for any, or check the template it came from."
-        )
-    encodable(name, value)
-
-
-def encodable(what: str, text: str) -> bytes:
-    """Return a text as UTF-8. Refuse half a surrogate pair, which some systems leave in texts."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise PaiUsageError(
-            f"{what} {text!r} holds half a surrogate pair, which no request can carry."
-        ) from None
-
-
 def _within(time: datetime | None, start: datetime | None, end: datetime | None) -> bool:
     return time is not None and (start is None or start <= time) and (end is None or time < end)
-
-
-def check_keywords(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse keywords that are not known.
-
-    :raises PaiUsageError: with the known keywords, and the nearest one, in its text.
-    """
-    known = list(known)
-    for keyword in given:
-        if keyword not in known:
-            near = difflib.get_close_matches(keyword, known, n=1)
-            advice = f"Did you mean {near[0]!r}? " if near else ""
-            raise PaiUsageError(f"Unknown keyword {keyword!r}. {advice}Known are: {', '.join(known)}.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later
 from airflow_provider_pai._compat import AirflowFailException, BranchMixIn
+from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.parameters import whole_number
@@ -103,9 +104,11 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         self.max_runs = max_runs
         self._follows = [name for name in FOLLOW if getattr(self, name) is not None]
         self._asks = runs is None  # also if the other task pushes None
-        self._check_parameters(kwargs)
+        self._ordered = "order_by" in kwargs
+        self.check_parsed()
 
-    def _check_parameters(self, given: Mapping[str, Any]) -> None:
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
         narrowing = [name for name in NARROWING if getattr(self, name) is not None]
         if narrowing and not self._asks:
             raise PaiUsageError(
@@ -115,7 +118,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             raise PaiUsageError(
                 f"the gate has no runs to judge: give runs, or one of {', '.join(NARROWING)}."
             )
-        if "order_by" in given:
+        if self._ordered:
             raise PaiUsageError("the gate has no order_by: select says which of the runs are judged.")
         self._check_settings(is_later)
         written = self.metrics
@@ -178,6 +181,8 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             self._check_followers()
             runs = self._found() if self._asks else self._given()
             verdict = self._judge(runs)
+            what = f"A verdict with {len(verdict.checks)} checks"
+            small_enough(verdict.to_dict(), what, "Lower max_runs, or select one run.")
             chosen = verdict.run and verdict.run["run_id"]
             self.push_link(context, [run for run in runs if run.run_id == chosen])
         outcome = "passed" if verdict.passed else "did not pass"
@@ -197,10 +202,12 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             self.do_branch(context, [*followed, *teardowns])
         except Exception as signal:  # Airflow 3 skips by an exception that holds the tasks
             if hasattr(signal, "tasks"):
-                signal.tasks = [*signal.tasks, *self._mapped(context, signal.tasks)]
+                signal.tasks = [*signal.tasks, *self._mapped_instances(context, signal.tasks)]
             raise
 
-    def _mapped(self, context: Context, skipped: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    def _mapped_instances(
+        self, context: Context, skipped: Sequence[tuple[str, int]]
+    ) -> list[tuple[str, int]]:
         """Return the mapped instances of tasks that are skipped, which exist where their number is known.
 
         Airflow names the task alone. 3.0 and 3.1 would then run the instances.
@@ -238,7 +245,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         rules = self._rules(self.metrics)
         baselines: list[Run] = []
         if any(rule.baseline for rule in rules):
-            baselines = self._list(workspace_id=self.workspace_id, labels=self.baseline_labels)
+            baselines = self._list(labels=self.baseline_labels, **self.given(["workspace_id"]))
         flow = judge(
             runs,
             rules,

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
+from airflow_provider_pai.api.arguments import check_no_dict_as_text
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Metric, json_number
 
@@ -157,6 +158,7 @@ def parse_rules(metrics: MetricRules) -> list[MetricRule]:
 
     :raises PaiUsageError: a text that is not a rule. The error marks the place of the mistake.
     """
+    check_no_dict_as_text("metrics", metrics)
     if not isinstance(metrics, Mapping) or not metrics:
         raise PaiUsageError(
             f"metrics={metrics!r} holds no rules; write a dict such as {{'accuracy': '>= 0.9'}}."

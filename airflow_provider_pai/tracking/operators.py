@@ -68,6 +68,7 @@ class PaiCreateRunOperator(PaiOperator):
         self.run_params = run_params
         self.source_type = source_type
         self.source_id = source_id
+        self.check_parsed()
 
     def execute(self, context: Context) -> str:
         """Create the run."""
@@ -116,7 +117,10 @@ class PaiUpdateRunOperator(PaiOperator):
         self.name = name
         self.labels = labels
         self.run_params = run_params
-        if name is None and labels is None and run_params is None:
+        self.check_parsed()
+
+    def _check_parameters(self) -> None:
+        if self.name is None and self.labels is None and self.run_params is None:
             raise PaiUsageError("there is nothing to change; give name, labels or run_params.")
 
     def execute(self, context: Context) -> str:
@@ -160,12 +164,15 @@ class PaiLogRunMetricsOperator(PaiOperator):
         self.run_id = run_id
         self.metrics = metrics
         self.step = step
+        self.check_parsed()
 
     def execute(self, context: Context) -> str:
         """Log the values in one request."""
         from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
         with permanent_errors_fail_the_task():
+            if not isinstance(self.metrics, Mapping):
+                raise PaiUsageError(f"metrics={self.metrics!r} is not a dict such as {{'accuracy': 0.93}}.")
             metrics = {key: _number(key, value, float) for key, value in self.metrics.items()}
             step = None if self.step is None else _number("step", self.step, int)
             self.hook.log_run_metrics(self.run_id, metrics, step=step)
@@ -212,13 +219,15 @@ class PaiPromoteRunOperator(PaiOperator):
         self.labels = labels
         self.among = among
         self.experiment_id = experiment_id
+        self.check_parsed()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Move the label."""
         from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
         with permanent_errors_fail_the_task():
-            among = RunQuery.of(labels=self.among, experiment_id=self.experiment_id)
+            labels: Any = self.among
+            among = RunQuery(labels=labels, **self.given(["experiment_id"]))
             done = self.hook.client().run(promote_run(self.run_id, self.labels, among=among))
             self.push_link(context, [Run(run_id=self.run_id)])
         if done.promoted or done.demoted_run_ids:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 
+from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.parameters import whole_number
 from airflow_provider_pai.api.query import RunQuery
-from airflow_provider_pai.gating.rules import MetricRule, MetricRules, wait_rules
+from airflow_provider_pai.gating.rules import MetricRule, MetricRules, parse_rules, wait_rules
 
-__all__ = ["RunCondition"]
+__all__ = ["RunCondition", "interval_seconds"]
 
 
 class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,20 +46,19 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
                 raise PaiUsageError("metrics are not listed with verbose=False; leave it out.")
 
     @classmethod
-    def of(
-        cls, *, min_runs: Any = None, max_runs: Any = None, metrics: MetricRules | None = None, **filters: Any
-    ) -> RunCondition:
-        """Return what a task's or a trigger's arguments mean; ``None`` is not given, and texts are numbers.
+    def of(cls, **given: Any) -> RunCondition:
+        """Return what the arguments mean that a task or a trigger was given; a number may be text.
 
-        :raises PaiUsageError: arguments that cannot be meant, with what to write instead.
+        :raises PaiUsageError: arguments that cannot be meant, as ``None``, with what to write instead.
         """
-        least = 1 if min_runs is None else _number("min_runs", min_runs)
-        return cls(
-            query=RunQuery.of(**{name: value for name, value in filters.items() if value is not None}),
-            min_runs=least,
-            max_runs=max(100, least) if max_runs is None else _number("max_runs", max_runs),
-            metrics=None if metrics is None else dict(metrics),
-        )
+        bounds = {name: given.pop(name) for name in ("min_runs", "max_runs", "metrics") if name in given}
+        for name, value in bounds.items():
+            if name != "metrics":
+                bounds[name] = _number(name, value)
+            elif not isinstance(value, Mapping):
+                parse_rules(value)  # says what is wrong with it
+        bounds.setdefault("max_runs", max(100, bounds.get("min_runs", 1)))
+        return cls(query=RunQuery.of(**given), **bounds)
 
     @property
     def enough(self) -> int | None:
@@ -99,11 +100,27 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
         """Return the compact form of the awaited runs, or ``None`` while there are too few.
 
         ``runs`` come in the query's order and may hold others, which do not count.
+
+        :raises PaiUsageError: they are too large for XCom.
         """
         awaited = self.matching(runs)
         if len(awaited) < self.min_runs:
             return None
-        return [run.to_dict() for run in awaited[: self.max_runs]]
+        records = [run.to_dict() for run in awaited[: self.max_runs]]
+        return small_enough(records, _count(len(records)), "Lower max_runs, or narrow the filters.")
+
+
+def interval_seconds(poke_interval: Any) -> float:
+    """Return an interval between polls in seconds, from a number or a timedelta.
+
+    :raises PaiUsageError: one without which everybody would poll without a pause, or never.
+    """
+    seconds = poke_interval.total_seconds() if isinstance(poke_interval, timedelta) else poke_interval
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e9:
+        raise PaiUsageError(
+            f"poke_interval={poke_interval!r} must be a number of seconds above 0, or a timedelta."
+        )
+    return seconds
 
 
 def _meets(run: Run, rules: Iterable[MetricRule]) -> bool:

@@ -20,14 +20,15 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger_event
+from airflow_provider_pai._xcom import batches, fits_event
 from airflow_provider_pai.api import Run, RunQuery
 from airflow_provider_pai.api.query import parse_labels
 from airflow_provider_pai.gating.rules import MetricRules
-from airflow_provider_pai.waiting.condition import RunCondition
+from airflow_provider_pai.waiting.condition import RunCondition, interval_seconds
 from airflow_provider_pai.waiting.listing import NEWEST_FIRST
 from airflow_provider_pai.waiting.trigger import PollingTrigger
 
@@ -87,13 +88,15 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
     """Fire whenever runs newly match: for ``AssetWatcher(name=…, trigger=PaiRunEventTrigger(…))``.
 
     One event for all that newly match at a poll, with the payload ``{"runs": [{run_id, name, labels,
-    metrics, …}, …]}``; or one for each, with ``{"run": {…}}``. It never ends by itself: a poll that fails is
+    metrics, …}, …]}``, or several where it would hold more than 100 runs or 1 MB; or one for each run, with
+    ``{"run": {…}}``. It never ends by itself: a poll that fails is
     logged and followed by the next one an interval later. What a restart may repeat or miss:
     :mod:`airflow_provider_pai.waiting.events`.
 
     :param labels: labels every run must carry, as a dict or as ``"key:value,key:value"``.
     :param metrics: only runs count whose last values meet these rules: ``{"accuracy": ">= 0.9"}``.
-    :param poke_interval: seconds between polls; all triggers and sensors with the same labels share them.
+    :param poke_interval: time between polls, in seconds or as a timedelta; all triggers and sensors with the
+        same labels share them.
     :param per_run: fire once for each run.
     :raises PaiUsageError: what cannot be asked, when the DAG is parsed.
     """
@@ -110,7 +113,7 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
         source_type: str | None = None,
         source_id: str | None = None,
         metrics: MetricRules | None = None,
-        poke_interval: float = 60.0,
+        poke_interval: float | timedelta = 60.0,
         per_run: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -123,13 +126,13 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
         self.source_type = source_type
         self.source_id = source_id
         self.metrics = metrics
-        self.poke_interval = poke_interval
+        self.poke_interval = interval_seconds(poke_interval)
         self.per_run = per_run
         self.condition()  # a mistake shows when the DAG is parsed
 
     def condition(self) -> RunCondition:
         """Return which runs to announce."""
-        self.check_interval()
+        self.check_rendered()
         return RunCondition(
             query=RunQuery(
                 workspace_id=self.workspace_id,
@@ -172,13 +175,18 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
                 await self._remember(announced)
 
     def _payloads(self, runs: list[Run]) -> list[dict[str, Any]]:
-        records = [{name: run.to_dict()[name] for name in PAYLOAD} for run in runs]
+        records = [self._record(run) for run in runs]
         if self.per_run:
             return [{"run": record} for record in records]
-        return [
-            {"runs": records[start : start + RUNS_PER_EVENT]}
-            for start in range(0, len(records), RUNS_PER_EVENT)
-        ]
+        return [{"runs": batch} for batch in batches(records, RUNS_PER_EVENT)]
+
+    def _record(self, run: Run) -> dict[str, Any]:
+        known = run.to_dict()
+        record = {name: known[name] for name in PAYLOAD}
+        if not fits_event(record):
+            self.log.warning("An event leaves out labels and metrics of the run %s: too large.", run.run_id)
+            del record["labels"], record["metrics"]
+        return record
 
     @property
     def _key(self) -> str:

@@ -65,7 +65,7 @@ class Poller:
         self.number = 0
         self._client = client
         self._workspace_id = workspace_id
-        self._query = RunQuery(workspace_id=workspace_id, labels=labels, order_by=NEWEST_FIRST)
+        self._query = RunQuery(workspace_id=workspace_id, labels=labels or None, order_by=NEWEST_FIRST)
         self._back: ReadingBack | None = None
         self._changed_meanwhile = False
         self._trusted = 0

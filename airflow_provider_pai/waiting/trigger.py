@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import msgspec
 
-from airflow_provider_pai.api import PaiError, PaiUsageError, RunQuery
+from airflow_provider_pai._base import Arguments
+from airflow_provider_pai.api import PaiError, RunQuery
 from airflow_provider_pai.waiting.client import shared_client
 from airflow_provider_pai.waiting.poller import subscribe
 from airflow_provider_pai.waiting.questions import Question, Subscription, Update
@@ -22,21 +23,30 @@ QUIET_SECONDS = 3600.0
 """After so long without an update a trigger hears that nothing is new, to say that it is still waiting."""
 
 
-class PollingTrigger:
-    """A trigger that waits for the updates of a shared poll; its arguments are its attributes."""
+class PollingTrigger(Arguments):
+    """A trigger that waits for the updates of a shared poll; its arguments are its attributes.
+
+    A filter that is passed as ``None`` was given, and is refused as it is where a template renders to it.
+    """
 
     pai_conn_id: str
     region: str | None
     poke_interval: float
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes an equal trigger in another process: plain JSON, and no secret."""
-        kwargs = {name: getattr(self, name) for name in _parameters(cast("Any", type(self)))}
-        for name, value in kwargs.items():
+        """Return what makes an equal trigger in another process: plain JSON, and no secret.
+
+        What is as by default is left out, so that a filter which was not given is not passed as ``None``.
+        """
+        kwargs = {}
+        for name, default in _defaults(cast("Any", type(self))).items():
+            value = getattr(self, name)
             if isinstance(value, Mapping):
-                kwargs[name] = dict(sorted(value.items()))  # Airflow compares their text
+                value = dict(sorted(value.items()))  # Airflow compares their text
             elif isinstance(value, datetime):
-                kwargs[name] = value.isoformat()
+                value = value.isoformat()
+            if value != default:
+                kwargs[name] = value
         return f"{type(self).__module__}.{type(self).__qualname__}", kwargs
 
     def __eq__(self, other: object) -> bool:
@@ -44,15 +54,6 @@ class PollingTrigger:
 
     def __hash__(self) -> int:
         return hash(str(self.serialize()))
-
-    def check_interval(self) -> None:
-        """Refuse an interval that would make everybody poll without a pause.
-
-        :raises PaiUsageError: with what to write instead.
-        """
-        interval: object = self.poke_interval
-        if isinstance(interval, bool) or not isinstance(interval, (int, float)) or not 0 < interval < 1e9:
-            raise PaiUsageError(f"poke_interval={interval!r} must be a number of seconds above 0.")
 
     async def updates(
         self, query: RunQuery, enough: int | None, *, news_only: bool = False
@@ -89,5 +90,5 @@ async def _next(subscription: Subscription) -> Update | None:
 
 
 @functools.cache
-def _parameters(trigger: Any) -> tuple[str, ...]:
-    return tuple(inspect.signature(trigger).parameters)
+def _defaults(trigger: Any) -> dict[str, Any]:
+    return {name: each.default for name, each in inspect.signature(trigger).parameters.items()}

@@ -1,0 +1,89 @@
+"""Check arguments that people, templates and other tasks bring: each must be what it was meant to be."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from airflow_provider_pai.api.errors import PaiUsageError
+
+__all__ = [
+    "check_given",
+    "check_keywords",
+    "check_no_dict_as_text",
+    "check_text",
+    "encodable",
+    "of_native_rendering",
+]
+
+NARROWING = (
+    *("workspace_id", "experiment_id", "name", "source_type", "source_id", "labels"),
+    *("created_after", "created_before", "among"),
+)
+"""What narrows a question, which asks for any run without it."""
+DICT_AS_TEXT = re.compile(r"""\s*(\{\s*(["'\d].*)?\}|\[\s*(["'{].*)?\])\s*""", re.DOTALL)
+
+
+def check_given(name: str, value: Any) -> None:
+    """Refuse nothing in an argument that was given: a task or a template brought it by mistake.
+
+    Taken for an argument that was left out, it would make a question ask for any run.
+    """
+    if value is None or (isinstance(value, (str, Mapping)) and not value):
+        came = "empty" if value == "" else value
+        any_ = " to ask for any" if name in NARROWING else ""
+        raise PaiUsageError(
+            f"{name} is {came}. Leave it out{any_}, or check the task or template it came from."
+        )
+
+
+def check_no_dict_as_text(name: str, value: Any) -> None:
+    """Refuse a dict, or a list, that a template turned into text."""
+    if isinstance(value, str) and DICT_AS_TEXT.fullmatch(value):
+        raise PaiUsageError(
+            f"{name} came as the text {value[:100]!r}: a template turns a dict into text. Hand the task's "
+            f"output on ({name}=task.output), or set render_template_as_native_obj=True on the DAG."
+        )
+
+
+def check_text(name: str, value: Any) -> None:
+    """Refuse a value that is not a text, and an empty text, which templates make by mistake."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise PaiUsageError(
+            f"{name}={value!r} is a {type(value).__name__}; write it as text.{of_native_rendering(value)}"
+        )
+    check_given(name, value)
+    encodable(name, value)
+
+
+def of_native_rendering(value: Any) -> str:
+    """Return where a value may come from that was a text, for an error about it."""
+    known = isinstance(value, (int, float, tuple))
+    return " render_template_as_native_obj=True makes such values of texts." if known else ""
+
+
+def encodable(what: str, text: str) -> bytes:
+    """Return a text as UTF-8. Refuse half a surrogate pair, which some systems leave in texts."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise PaiUsageError(
+            f"{what} {text!r} holds half a surrogate pair, which no request can carry."
+        ) from None
+
+
+def check_keywords(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse keywords that are not known.
+
+    :raises PaiUsageError: with the known keywords, and the nearest one, in its text.
+    """
+    known = list(known)
+    for keyword in given:
+        if keyword not in known:
+            near = difflib.get_close_matches(keyword, known, n=1)
+            advice = f"Did you mean {near[0]!r}? " if near else ""
+            raise PaiUsageError(f"Unknown keyword {keyword!r}. {advice}Known are: {', '.join(known)}.")

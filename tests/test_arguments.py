@@ -1,0 +1,415 @@
+# ruff: noqa: F401, F811 - fixtures come by import
+"""One table: every argument of every task, in every way that it can come, and what the task makes of it.
+
+The arguments are each class's ``template_fields``, so a new one is in the table at once, and wants a value in
+:func:`good`. Few DAG runs bring all cells; each cell is one test that reads what its task left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow_db import Ran, airflow_db, first, new_dag, pai, run_dag, task
+
+from airflow_provider_pai._compat import AirflowFailException
+from airflow_provider_pai.api import PaiUsageError
+from airflow_provider_pai.emulator import PaiEmulator
+from airflow_provider_pai.hooks import PaiHook
+from airflow_provider_pai.operators import (
+    PaiCreateRunOperator,
+    PaiListRunsOperator,
+    PaiLogRunMetricsOperator,
+    PaiPromoteRunOperator,
+    PaiRunGateOperator,
+    PaiUpdateRunOperator,
+)
+from airflow_provider_pai.sensors import PaiRunSensor
+from airflow_provider_pai.triggers import PaiRunTrigger
+
+TaskGroup = first("TaskGroup", "airflow.sdk", "airflow.utils.task_group")
+pytestmark = pytest.mark.timeout(400)
+
+TASKS: dict[str, Any] = {
+    "list": PaiListRunsOperator,
+    "wait": PaiRunSensor,
+    "gate": PaiRunGateOperator,
+    "gate_of_runs": PaiRunGateOperator,
+    "create": PaiCreateRunOperator,
+    "change": PaiUpdateRunOperator,
+    "log": PaiLogRunMetricsOperator,
+    "promote": PaiPromoteRunOperator,
+}
+OF_RUNS = ("pai_conn_id", "runs", "metrics", "baseline_labels")
+ARGUMENTS = {
+    name: [
+        argument
+        for argument in kind.template_fields
+        if (argument in OF_RUNS if name == "gate_of_runs" else (name, argument) != ("gate", "runs"))
+    ]
+    for name, kind in TASKS.items()
+}
+CELLS = [(name, argument) for name in TASKS for argument in ARGUMENTS[name]]
+DICTS = ("labels", "metrics", "run_params", "among", "baseline_labels")
+DICT_CELLS = [(name, argument) for name, argument in CELLS if argument in DICTS]
+REQUIRED = {
+    "list": (),
+    "wait": ("labels",),
+    "gate": ("name", "metrics", "baseline_labels"),
+    "gate_of_runs": ("runs", "metrics", "baseline_labels"),
+    "create": ("experiment_id",),
+    "change": ("run_id", "name"),
+    "log": ("run_id", "metrics"),
+    "promote": ("run_id", "labels"),
+}
+"""What cannot be left out, or in the gates and the update not all at once."""
+MAPPED = {"list": "labels", "wait": "labels", "gate": "name", "promote": "among"}
+NOT_TEMPLATED: dict[str, Any] = {"wait": {"poke_interval": 0.1, "timeout": 20}}
+
+
+def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
+    """Arguments that each task understands, and the runs that they ask for, beside runs that they do not.
+
+    Each text looks like a number, which native rendering would make of it.
+    """
+    mine = pai.add_experiment("mine")
+    labels, params = {"epoch": "10"}, {"lr": "1e-3", "depth": "3"}
+    wanted: dict[str, Any] = {
+        "name": "20251020",
+        "experiment_id": mine,
+        "workspace_id": pai.workspace_id,
+        "source_type": "DLC",
+        "source_id": "1234",
+        "labels": labels,
+        "metrics": {"accuracy": 0.95, "loss": 0.1},
+        "gmt_create_time": "2025-10-20T09:00:00Z",
+    }
+    run_id = pai.add_run(**wanted)
+    for other in ("2025-10-20T07:00:00Z", "2025-10-20T11:00:00Z"):
+        pai.add_run(**{**wanted, "gmt_create_time": other})
+    pai.add_run(labels={"baseline": "1"}, metrics={"loss": 0.2})
+    changed = pai.add_run("changed", labels=labels, params=params)
+    champion = pai.add_run(labels={"champion": "1", "model": "7"}, experiment_id=mine)
+    conn = {"pai_conn_id": "pai_table"}
+    filters = {name: wanted[name] for name in ("workspace_id", "experiment_id", "name", "source_type")}
+    filters |= {"source_id": "1234", "labels": labels}
+    filters |= {"created_after": "2025-10-20T08:00:00Z", "created_before": "2025-10-20T10:00:00Z"}
+    rules = {"metrics": {"accuracy": ">= 0.9", "loss": "< baseline"}, "baseline_labels": {"baseline": "1"}}
+    return {
+        "list": {**conn, **filters, "order_by": "Name DESC", "output_path": str(folder / "runs")},
+        "wait": {
+            **conn,
+            **filters,
+            "order_by": "Name DESC",
+            "min_runs": "1",
+            "max_runs": "5",
+            "metrics": {"accuracy": ">= 0.9"},
+        },
+        "gate": {**conn, **filters, **rules},
+        "gate_of_runs": {**conn, **rules, "runs": [run_id]},
+        "create": {
+            **conn,
+            "experiment_id": pai.add_experiment("new"),
+            "name": "created",
+            "labels": labels,
+            "run_params": params,
+            "source_type": "DLC",
+            "source_id": "1234",
+        },
+        "change": {**conn, "run_id": changed, "name": "changed", "labels": labels, "run_params": params},
+        "log": {**conn, "run_id": changed, "metrics": {"accuracy": "0.93"}, "step": "3"},
+        "promote": {
+            **conn,
+            "run_id": champion,
+            "labels": {"champion": "1"},
+            "among": {"model": "7"},
+            "experiment_id": mine,
+        },
+    }
+
+
+def templates(value: Any, param: str) -> Any:
+    """The value with a template in place of each text."""
+    if isinstance(value, dict):
+        return {key: templates(text, f"{param}['{key}']") for key, text in value.items()}
+    if isinstance(value, list):
+        return [templates(text, f"{param}[{index}]") for index, text in enumerate(value)]
+    return f"{{{{ {param} }}}}"
+
+
+def template(param: str) -> str:
+    return f"{{{{ {param} }}}}"
+
+
+class Recorder:
+    """Runs before each task: notes what the task before it asked and left, and undoes what that changed."""
+
+    def __init__(self, pai: PaiEmulator, changed: str) -> None:
+        self.pai = pai
+        self.changed = changed
+        self.asked: dict[str, list[Any]] = {}
+        self.left: dict[str, Any] = {}
+        self.task_id = ""
+
+    def __call__(self, context: Any) -> None:
+        self.note()
+        self.task_id = context["ti"].task_id
+
+    def note(self) -> None:
+        """Note what the task did that was begun last."""
+        requests = [
+            (each.action, each.path, dict(sorted(each.query.items())), each.status)
+            for each in self.pai.requests
+        ]
+        self.asked[self.task_id] = requests
+        runs = {run["RunId"]: run for run in self.pai.runs()}
+        newest = self.changed if "create" not in self.task_id else list(runs)[-1]
+        self.left[self.task_id] = {
+            name: runs[newest][name]
+            for name in ("ExperimentId", "Labels", "Params", "Metrics", "SourceType", "SourceId")
+        }
+        hook = PaiHook("pai_table")
+        hook.update_run(self.changed, name="before", labels={"epoch": "0"}, params={"lr": "0", "depth": "0"})
+        hook.log_run_metrics(self.changed, {"accuracy": 0.0}, step=3)
+        self.pai.clear_requests()
+
+
+@pytest.fixture(scope="module")
+def emulator(airflow_db: None) -> Iterator[PaiEmulator]:
+    with PaiEmulator() as started, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_PAI_TABLE", started.connection_uri)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def values(emulator: PaiEmulator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return good(emulator, tmp_path_factory.mktemp("runs"))
+
+
+# --- what is right means the same in every way
+
+
+@dataclass
+class Right:
+    """What the tasks asked and left, by their ids."""
+
+    recorder: Recorder
+    ran: dict[bool, Ran]
+    """By whether the DAG renders natively."""
+
+    def check(self, name: str, way: str, as_way: str = "constant") -> None:
+        """Check that a task did in one way what it does in another."""
+        task_id, as_id = f"{name}_{way}", f"{name}_{as_way}"
+        ran, as_ran = self.ran[way.startswith("native")], self.ran[False]
+        map_index = 0 if way == "mapped" else -1
+        state = ran.states[(task_id, 0) if way == "mapped" else task_id]
+        assert state == as_ran.states[as_id] == "success", ran.errors
+        assert self.recorder.asked[task_id] == self.recorder.asked[as_id] != []
+        if name in ("create", "change", "log"):
+            assert self.recorder.left[task_id] == self.recorder.left[as_id]
+        elif not way.startswith("some"):  # that asks for runs which other tasks change
+            assert ran.xcom(task_id, map_index=map_index) == as_ran.xcom(as_id)
+
+
+@pytest.fixture(scope="module")
+def right(emulator: PaiEmulator, values: dict[str, dict[str, Any]]) -> Right:
+    recorder = Recorder(emulator, values["change"]["run_id"])
+    ran = {}
+    for native in (False, True):
+        with new_dag(params=values, render_template_as_native_obj=native) as dag:
+            for name, kind in TASKS.items():
+                common = {"pre_execute": recorder, **NOT_TEMPLATED.get(name, {})}
+                param = f"params.{name}"
+                if native:
+                    whole = {each: template(f"{param}.{each}") for each in values[name]}
+                    kind(task_id=f"{name}_native_constant", **common, **values[name])
+                    kind(task_id=f"{name}_native_template", **common, **whole)
+                    kind(task_id=f"{name}_native_templates", **common, **templates(values[name], param))
+                else:
+                    _in_plain_ways(name, kind, common, values[name])
+        ran[native] = run_dag(dag)
+    recorder.note()
+    return Right(recorder, ran)
+
+
+def _in_plain_ways(name: str, kind: Any, common: dict[str, Any], given: dict[str, Any]) -> None:
+    @task(task_id=f"{name}_values", multiple_outputs=True)
+    def bring() -> dict[str, Any]:
+        return given
+
+    brought = bring()
+    needed = {each: value for each, value in given.items() if each in ("pai_conn_id", *REQUIRED[name])}
+    kind(task_id=f"{name}_constant", **common, **given)
+    kind(task_id=f"{name}_template", **common, **templates(given, f"params.{name}"))
+    kind(task_id=f"{name}_XComArg", **common, **{each: brought[each] for each in given})
+    kind.partial(task_id=f"{name}_mapped", **common).expand_kwargs([given])
+    with TaskGroup(f"{name}_group", prefix_group_id=False, default_args=given):
+        kind(task_id=f"{name}_default_args", **common)
+    kind(task_id=f"{name}_some_left_out", **common, **needed)
+    left_out = dict.fromkeys([each for each in given if each not in (*needed, "order_by", "min_runs")])
+    kind(task_id=f"{name}_some_None", **common, **needed, **left_out)
+
+
+@pytest.mark.parametrize("way", ["template", "XComArg", "mapped", "default_args"])
+@pytest.mark.parametrize("name", TASKS)
+def test_what_is_given_means_the_same_however_it_comes(right: Right, name: str, way: str) -> None:
+    right.check(name, way)
+
+
+@pytest.mark.parametrize("way", ["native_constant", "native_template", "native_templates"])
+@pytest.mark.parametrize("name", TASKS)
+def test_native_rendering_keeps_texts(right: Right, name: str, way: str) -> None:
+    right.check(name, way)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_none_in_the_dag_file_means_left_out(right: Right, name: str) -> None:
+    right.check(name, "some_None", "some_left_out")
+
+
+# --- what is nothing, or no longer what it was, is refused by its name
+
+
+@pytest.fixture(scope="module")
+def wrong(emulator: PaiEmulator, values: dict[str, dict[str, Any]]) -> Ran:
+    """One DAG run, in which every argument comes as None from another task, and every dict as text."""
+    with new_dag(params=values, default_args={"retries": 1}) as dag:
+
+        @task
+        def nothing() -> None:
+            return None
+
+        brought = nothing()
+        for name, argument in CELLS:
+            given = {**values[name], **NOT_TEMPLATED.get(name, {})}
+            TASKS[name](task_id=f"{name}_{argument}_none", **{**given, argument: brought})
+            if argument in DICTS:
+                text = template(f"params.{name}.{argument}")
+                TASKS[name](task_id=f"{name}_{argument}_as_text", **{**given, argument: text})
+        for name, argument in (
+            ("list", "labels"),
+            ("wait", "labels"),
+            ("gate", "name"),
+            ("promote", "among"),
+        ):
+            fixed = {**values[name], **NOT_TEMPLATED.get(name, {})}
+            good = fixed.pop(argument)
+            mapped = TASKS[name].partial(task_id=f"{name}_mapped", **fixed)
+            mapped.expand(**{argument: [good, None, {} if argument in DICTS else ""]})
+    emulator.clear_requests()
+    return run_dag(dag)
+
+
+def refused(ran: Ran, task_id: str, *says: str) -> None:
+    assert (ran.states[task_id], ran.tries[task_id]) == ("failed", 1)
+    assert "AirflowFailException: PaiUsageError" in ran.error(task_id)
+    assert [text for text in says if text not in ran.error(task_id)] == []
+
+
+@pytest.mark.parametrize(("name", "argument"), CELLS)
+def test_none_from_another_task_is_refused(wrong: Ran, name: str, argument: str) -> None:
+    refused(wrong, f"{name}_{argument}_none", f"{argument} is None. Leave it out")
+
+
+@pytest.mark.parametrize(("name", "argument"), DICT_CELLS)
+def test_a_dict_that_became_text_is_refused(wrong: Ran, name: str, argument: str) -> None:
+    refused(wrong, f"{name}_{argument}_as_text", f"{argument} came as the text", f"{argument}=task.output")
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_a_mapped_task_that_gets_nothing_fails_without_a_retry(wrong: Ran, name: str) -> None:
+    task_id = f"{name}_mapped"
+    assert [wrong.states[task_id, index] for index in range(3)] == ["success", "failed", "failed"]
+    assert [wrong.tries[task_id, index] for index in range(3)] == [1, 1, 1]
+    assert all("PaiUsageError" in str(error) for error in wrong.errors[task_id])
+
+
+def test_only_what_was_not_refused_asked_pai(emulator: PaiEmulator, wrong: Ran) -> None:
+    assert emulator.request_counts.keys() <= {"ListRuns", "GetRun"}
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(("name", "argument"), CELLS)
+def test_none_from_a_template_is_refused(
+    values: dict[str, dict[str, Any]], name: str, argument: str, native: bool
+) -> None:
+    given = {**values[name], **NOT_TEMPLATED.get(name, {}), argument: "{{ nothing }}"}
+    with new_dag(render_template_as_native_obj=native):
+        made = TASKS[name](task_id="t", **given)
+    made.render_template_fields({"nothing": None})
+    with pytest.raises(AirflowFailException, match=f"PaiUsageError: {argument} is None. Leave it out"):
+        made.pre_execute({})
+
+
+@pytest.mark.parametrize(("name", "argument"), CELLS)
+def test_what_is_mapped_to_none_is_refused(
+    values: dict[str, dict[str, Any]], name: str, argument: str
+) -> None:
+    given = {**values[name], **NOT_TEMPLATED.get(name, {})}
+    good = given.pop(argument, "cn-hangzhou")
+    with new_dag():
+        mapped = TASKS[name].partial(task_id="t", **given).expand(**{argument: [good, None]})
+    mapped.unmap({argument: good}).pre_execute({})
+    with pytest.raises(AirflowFailException, match="PaiUsageError"):
+        mapped.unmap({argument: None}).pre_execute({})
+
+
+@pytest.mark.parametrize("nothing", ["", {}], ids=repr)
+@pytest.mark.parametrize(("name", "argument"), CELLS)
+def test_an_empty_constant_is_refused_when_the_dag_is_parsed(
+    values: dict[str, dict[str, Any]], name: str, argument: str, nothing: Any
+) -> None:
+    with pytest.raises(PaiUsageError):
+        TASKS[name](task_id="t", **{**values[name], argument: nothing})
+
+
+@pytest.mark.parametrize(("name", "argument"), DICT_CELLS)
+def test_a_template_in_a_key_is_refused_when_the_dag_is_parsed(
+    values: dict[str, dict[str, Any]], name: str, argument: str
+) -> None:
+    given = {**values[name], argument: {"{{ params.key }}": "{{ params.value }}"}}
+    with pytest.raises(PaiUsageError, match=f"{argument} has a template in a key"):
+        TASKS[name](task_id="t", **given)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ("team:{{ nothing }},a:b", "labels came as 'team:None,a:b'"),
+        ({"team": "{{ nothing }}"}, "value of label 'team' is None"),
+        ("{{ number }}", "labels"),
+    ],
+)
+@pytest.mark.parametrize("native", [False, True])
+def test_none_within_labels_is_refused(pai: Any, labels: Any, says: str, native: bool) -> None:
+    with new_dag(render_template_as_native_obj=native):
+        made = PaiListRunsOperator(task_id="t", labels=labels)
+    made.render_template_fields({"nothing": None, "number": 10})
+    with pytest.raises(AirflowFailException, match=says):
+        made.execute({})
+
+
+def test_where_the_text_is_lost_the_error_names_native_rendering(pai: Any) -> None:
+    with new_dag(render_template_as_native_obj=True):
+        made = PaiListRunsOperator(task_id="t", labels="{{ labels }}")
+    made.render_template_fields({"labels": {"epoch": 10}})
+    with pytest.raises(AirflowFailException, match=r"write '10'.*render_template_as_native_obj"):
+        made.execute({})
+
+
+def test_a_filter_that_renders_to_none_in_the_triggerer_ends_the_wait_for_good(pai: Any) -> None:
+    trigger: Any = PaiRunTrigger(labels="a:b", experiment_id="{{ nothing }}", metrics="{{ metrics }}")
+    if not hasattr(trigger, "render_template_fields"):
+        pytest.skip("triggers have templates since Airflow 3.3")
+    context = {"nothing": None, "metrics": {"f1": "> 1"}}
+    for field, says in (("experiment_id", "experiment_id is None"), ("metrics", "metrics came as the text")):
+        trigger.template_fields = [field]
+        trigger.render_template_fields(context)
+        event = asyncio.run(anext(trigger.run()))
+        assert event.payload["permanent"]
+        assert says in event.payload["error"]
+    assert pai.requests == []
