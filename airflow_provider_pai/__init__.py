@@ -19,6 +19,7 @@ def get_provider_info() -> dict[str, object]:
     from airflow_provider_pai import connection_form
 
     name = "Alibaba Cloud PAI"
+    version = {"version_added": __version__, "example": None}
     return {
         "package-name": "airflow-provider-pai",
         "name": name,
@@ -40,6 +41,34 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": ["airflow_provider_pai.triggers", "airflow_provider_pai.waiting.events"],
             }
         ],
+        "config": {
+            "pai": {
+                "description": "How often a triggerer asks Alibaba Cloud PAI.",
+                "options": {
+                    "max_requests": {
+                        **version,
+                        "description": (
+                            "How many requests one triggerer sends to a region of PAI in any 3 seconds at "
+                            "most: a third of them are polls, the rest is all that goes beyond. PAI's quota "
+                            "for ListRuns is 50 for the whole account: share it among your triggerers, and "
+                            "leave some for workers."
+                        ),
+                        "type": "integer",
+                        "default": "24",
+                    },
+                    "read_back_share": {
+                        **version,
+                        "description": (
+                            "Which share of max_requests may look for changes of which there is no sign: "
+                            "late labels where PAI tells no TotalCount, and values logged to runs that are "
+                            "not among the newest 100. From 0 to 1; one request in 3 seconds at least."
+                        ),
+                        "type": "float",
+                        "default": "0.5",
+                    },
+                },
+            }
+        },
         "extra-links": ["airflow_provider_pai.links.PaiRunLink"],
         "connection-types": [
             {

@@ -47,11 +47,14 @@ class PaiOperator(BaseOperator):
 
     def push_link(self, context: Any, runs: Sequence[Run]) -> None:
         """Let the task's PAI button open the first run's source."""
-        settings = self.hook.settings
-        url = console_url(runs, settings.region, settings.console_url)
-        setattr(self, LINK_KEY, url)
-        if "ti" in context:  # not where somebody calls execute({}) to try a task out
-            context["ti"].xcom_push(LINK_KEY, url)
+        try:
+            settings = self.hook.settings
+            url = console_url(runs, settings.region, settings.console_url)
+            setattr(self, LINK_KEY, url)
+            if "ti" in context:  # not where somebody calls execute({}) to try a task out
+                context["ti"].xcom_push(LINK_KEY, url)
+        except Exception:  # it only decorates
+            self.log.warning("The task gets no PAI button.", exc_info=True)
 
 
 class RunFilterOperator(PaiOperator):
@@ -97,6 +100,14 @@ class RunFilterOperator(PaiOperator):
         self.created_after = created_after
         self.created_before = created_before
         self.order_by = order_by
+        self._check_filters()
+
+    def _check_filters(self) -> None:
+        """Refuse, when the DAG is parsed, filters that cannot be meant; templates are checked at run time."""
+        from airflow_provider_pai.api.query import RunQuery
+
+        known = {name: without_later(value) for name, value in self.filters().items()}
+        RunQuery.of(**{name: value for name, value in known.items() if value is not None})
 
     def filters(self) -> dict[str, Any]:
         """Return the filters as they are once the task's templates are rendered."""
@@ -110,3 +121,23 @@ def is_later(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(is_later, value))
     return hasattr(value, "resolve") or (isinstance(value, str) and "{" in value)
+
+
+def without_later(value: Any) -> Any:
+    """Return what is known of a value when the DAG is parsed, or ``None``."""
+    if isinstance(value, Mapping) and is_later(value):
+        return {name: known for name, known in value.items() if not is_later(known)} or None
+    return None if is_later(value) else value
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return a number of at least 1; a template renders it as text.
+
+    :raises PaiUsageError: anything else.
+    """
+    from airflow_provider_pai.api.errors import PaiUsageError
+
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise PaiUsageError(f"{name}={value!r} must be a whole number of at least 1.")
+    return number

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
         AirflowSensorTimeout,
         AirflowSkipException,
     )
-    from airflow.triggers.base import BaseEventTrigger, StartTriggerArgs
-
-    DeferralTrigger = BaseEventTrigger
-    SHARES_POLLS = True
+    from airflow.triggers.base import BaseEventTrigger, BaseTrigger, StartTriggerArgs
 
 
 def _first(name: str, *modules: str) -> Any:
@@ -66,21 +63,12 @@ if not TYPE_CHECKING:
                 "airflow.providers.standard.operators.branch",
                 "airflow.operators.branch",
             )
-        if name not in ("BaseEventTrigger", "DeferralTrigger", "SHARES_POLLS", "StartTriggerArgs"):
+        if name not in ("BaseEventTrigger", "BaseTrigger", "StartTriggerArgs"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        base = import_module("airflow.triggers.base")
-        event_trigger = getattr(base, "BaseEventTrigger", None)  # Airflow 2 has no asset watchers
-        shares_polls = hasattr(event_trigger, "shared_stream_key")  # 3.3
-        return {
-            "BaseEventTrigger": event_trigger,
-            "DeferralTrigger": event_trigger if shares_polls else base.BaseTrigger,
-            "SHARES_POLLS": shares_polls,
-            "StartTriggerArgs": base.StartTriggerArgs,
-        }[name]
+        return getattr(import_module("airflow.triggers.base"), name, None)  # Airflow 2 has no asset watchers
 
 
 __all__ = [
-    "SHARES_POLLS",
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowSensorTimeout",
@@ -90,9 +78,9 @@ __all__ = [
     "BaseOperator",
     "BaseOperatorLink",
     "BaseSensorOperator",
+    "BaseTrigger",
     "BranchMixIn",
     "Context",
-    "DeferralTrigger",
     "PokeReturnValue",
     "StartTriggerArgs",
     "aget_connection",
@@ -103,6 +91,7 @@ __all__ = [
     "get_connection",
     "object_storage_path",
     "pushed_link",
+    "setting",
     "starts_in_triggerer",
     "task_success",
     "trigger_event",
@@ -148,6 +137,13 @@ def default_deferrable() -> bool:
     conf = _first("conf", "airflow.sdk.configuration", "airflow.configuration")
     deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
     return deferrable
+
+
+def setting(name: str, default: str) -> str:
+    """Return an option of Airflow's section ``[pai]``."""
+    conf = _first("conf", "airflow.sdk.configuration", "airflow.configuration")
+    found: str = conf.get("pai", name, fallback=default)
+    return found
 
 
 def starts_in_triggerer(*, templates: bool) -> bool:

@@ -1,6 +1,7 @@
-"""What an Airflow Connection means: its fields become settings. Imports no Airflow.
+"""Turn the fields of an Airflow Connection into settings. Imports no Airflow.
 
-Source: FACTS 2 and 3 (credentials, endpoints).
+docs/connection.md and docs/credentials.md describe the fields. Endpoints follow the vendor's rule,
+``aiworkspace.<region>.aliyuncs.com``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ CREDENTIAL_FIELDS = tuple({name: None for needs, takes, _ in KINDS.values() for 
 
 
 class AnyConnection(Protocol):
-    """The part of Airflow's Connection that is read here."""
+    """The part of Airflow's Connection that this module reads."""
 
     conn_id: str
     conn_type: Any
@@ -53,7 +54,7 @@ class AnyConnection(Protocol):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a connection means. Holds no secret itself; ``credentials`` gives one when asked."""
+    """The settings of a connection. They hold no secret; ``credentials.get()`` returns the credential."""
 
     endpoint: str
     credentials: Any
@@ -63,9 +64,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> Settings:
-        """Read a connection and its extras; ``region`` overrides what they say.
+        """Read a connection and its extras. ``region`` overrides theirs.
 
-        :raises PaiConfigurationError: with the field to mend.
+        :raises PaiConfigurationError: with the field to correct.
         """
         if connection.conn_type not in (CONNECTION_TYPE, ALIBABA_CLOUD_TYPE):
             raise PaiConfigurationError(
@@ -89,7 +90,7 @@ def _credentials(connection: AnyConnection, extra: Mapping[str, Any], region: st
     fields = {name: extra.get(name) for name in CREDENTIAL_FIELDS if not name.startswith("access_key")}
     kind = str(extra.get("credential_type") or ("sts" if fields["security_token"] else "access_key"))
     if not fields["sts_endpoint"] and "sts_endpoint" in KINDS.get(kind, KINDS["default"]).takes:
-        # Always one: left out, the library would ask environment variables for it.
+        # Always given: without it the library would take one from an environment variable.
         fields["sts_endpoint"] = _service("sts", region, extra) if region else "sts.aliyuncs.com"
     try:
         return credential_source(kind, {"access_key_id": key_id, "access_key_secret": secret, **fields})
@@ -114,12 +115,12 @@ def _endpoint(connection: AnyConnection, extra: Mapping[str, Any], region: str |
         name, port = parts.hostname or "", parts.port or connection.port
     except ValueError as error:
         raise PaiConfigurationError(
-            f"The host {connection.host!r} of {connection.conn_id!r} is no address: {error}."
+            f"The host {connection.host!r} of {connection.conn_id!r} is not an address: {error}."
         ) from None
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise PaiConfigurationError(
-            f"The host {connection.host!r} of {connection.conn_id!r} goes on after the host and its port; "
-            "PAI's paths are added here, so leave that out."
+            f"The host {connection.host!r} of {connection.conn_id!r} has more than a host and its port. "
+            "Leave the rest out: the provider adds PAI's paths."
         )
     loopback = _is_loopback(name)
     scheme = parts.scheme or ("http" if loopback else "https")
@@ -128,12 +129,12 @@ def _endpoint(connection: AnyConnection, extra: Mapping[str, Any], region: str |
             f"The connection {connection.conn_id!r} would send its key unencrypted to {name!r}. Write "
             "https:// in its host, or set allow_http in its extras if that network is safe."
         )
-    shown = f"[{name}]" if ":" in name else name
-    return f"{scheme}://{shown}{f':{port}' if port else ''}"
+    host = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{host}{f':{port}' if port else ''}"
 
 
 def _bracketed(address: str) -> str:
-    """Put an IPv6 address in brackets, which Airflow takes off when it reads a URI."""
+    """Put an IPv6 address in brackets, which Airflow removes when it reads a URI."""
     scheme, separator, host = address.rpartition("://")
     try:
         return f"{scheme}{separator}[{ipaddress.IPv6Address(host)}]"
@@ -144,7 +145,7 @@ def _bracketed(address: str) -> str:
 def fill_in(template: str, fields: Mapping[str, str]) -> str:
     """Return a console link from its template.
 
-    :raises PaiConfigurationError: a template with an unknown field.
+    :raises PaiConfigurationError: the template has an unknown field.
     """
     try:
         return template.format(**fields)
@@ -158,7 +159,7 @@ def fill_in(template: str, fields: Mapping[str, str]) -> str:
 def _template(text: Any) -> str | None:
     if not text:
         return None
-    fill_in(str(text), dict.fromkeys(CONSOLE_FIELDS, ""))  # a wait would otherwise end with this error
+    fill_in(str(text), dict.fromkeys(CONSOLE_FIELDS, ""))  # checked here, before a wait ends with this error
     return str(text)
 
 
@@ -172,14 +173,14 @@ def _known(region: str | None, connection: AnyConnection) -> str:
         near = difflib.get_close_matches(region, REGIONS, n=1)
         advice = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(REGIONS)}."
         raise PaiConfigurationError(
-            f"PAI has no region {region!r} that is known here. {advice} For a new region enter its endpoint, "
+            f"This provider knows no region {region!r}. {advice} For a new region enter its endpoint, "
             f"https://aiworkspace.{region}.aliyuncs.com, as the host of {connection.conn_id!r}."
         )
     return region
 
 
 def _is_true(value: Any) -> bool:
-    """Tell whether an extra is switched on; a URI carries it as text."""
+    """Tell whether an extra is switched on. In a connection URI it is a text."""
     return value is True or str(value).strip().lower() in ("true", "1", "yes", "on")
 
 

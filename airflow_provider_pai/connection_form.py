@@ -1,6 +1,6 @@
-"""What the Connections page shows: one table of fields, of which the metadata and the hook's form are made.
+"""The fields of the connection form: one table, which the provider's metadata and the hook's form both use.
 
-Source: airflow FACTS 2 (what each Airflow's form reads).
+Airflow 3.2 and later read the metadata; earlier ones call the hook.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "workspace_id": _field(
         "Workspace ID", "Digits, from the PAI console. Left empty, PAI uses the default workspace."
     ),
-    "vpc": _field(
-        "Use VPC endpoints", "For an Airflow inside a VPC of the same region; of PAI and of STS.", "boolean"
-    ),
+    "vpc": _field("Use VPC endpoints", "Reach PAI and STS from inside a VPC of the same region.", "boolean"),
     "credential_type": _field(
         "Credential type",
         f"{', '.join(KINDS)}. "
@@ -57,13 +55,13 @@ FIELDS: dict[str, dict[str, Any]] = {
         "OIDC token file", "oidc_role_arn: a path on workers and triggerers, as RRSA mounts it."
     ),
     "role_name": _field(
-        "ECS RAM role", "ecs_ram_role, optional: the role's name; left empty, the instance tells it."
+        "ECS RAM role", "ecs_ram_role, optional: the role's name; left empty, the instance names it."
     ),
     "public_key_id": _field("Public key ID", "rsa_key_pair: the id of the public key."),
     "private_key_file": _field("Private key file", "rsa_key_pair: a path on workers and triggerers."),
     "credentials_uri": _field("Credentials URI", "credentials_uri: where a temporary AccessKey is served."),
     "allow_http": _field(
-        "Allow plain http", "Let keys travel unencrypted to a host that is not this machine.", "boolean"
+        "Allow plain http", "Send keys unencrypted to a host that is not this machine.", "boolean"
     ),
     "console_url": _field(
         "Console link template",

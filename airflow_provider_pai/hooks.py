@@ -1,6 +1,6 @@
-"""PaiHook: an Airflow Connection becomes a client of PAI.
+"""PaiHook: turns an Airflow Connection into a client of PAI.
 
-Every method that talks to PAI runs one flow of :mod:`airflow_provider_pai.api`; nothing is decided here.
+Every method that talks to PAI runs one flow of :mod:`airflow_provider_pai.api`, which makes all decisions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_pai.api.query import Labels, RunFilters
 
-__all__ = ["PaiHook", "lasting_errors_fail_the_task"]
+__all__ = ["PaiHook", "permanent_errors_fail_the_task"]
 
 
 P = ParamSpec("P")
@@ -40,8 +40,8 @@ def _verb(flow: Callable[P, api.Flow[T]]) -> Callable[Concatenate[PaiHook, P], T
 
     @functools.wraps(flow)
     def run(self: PaiHook, *args: P.args, **kwargs: P.kwargs) -> T:
-        asked = flow(*args, **kwargs)  # refuses what is wrong before the connection is read
-        return self.client().run(asked)
+        made = flow(*args, **kwargs)  # refuses wrong arguments before the connection is read
+        return self.client().run(made)
 
     signature = inspect.signature(flow)
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -54,11 +54,11 @@ def _verb(flow: Callable[P, api.Flow[T]]) -> Callable[Concatenate[PaiHook, P], T
 class PaiHook(BaseHook):
     """Talk to PAI's experiment tracking with the key of an Airflow Connection.
 
-    The connection is read when it is first needed, never in ``__init__``.
+    The hook reads the connection when it first needs it, never in ``__init__``.
 
     :param pai_conn_id: a connection of type ``pai``, or of type ``alibaba_cloud`` with a region.
     :param region: overrides the connection's region.
-    :param workspace_id: overrides the connection's workspace; without either PAI uses the default one.
+    :param workspace_id: overrides the connection's workspace. Without both PAI uses the default workspace.
     """
 
     conn_name_attr = "pai_conn_id"
@@ -82,9 +82,9 @@ class PaiHook(BaseHook):
 
     @functools.cached_property
     def settings(self) -> connection.Settings:
-        """What the connection means.
+        """The settings of the connection.
 
-        :raises PaiConfigurationError: with the field of the connection to mend.
+        :raises PaiConfigurationError: with the field of the connection to correct.
         """
         conn = get_connection(self.pai_conn_id)
         return connection.Settings.of(conn, conn.extra_dejson, self.region)
@@ -94,31 +94,31 @@ class PaiHook(BaseHook):
         return api.PaiClient(self.settings.endpoint, self.settings.credentials)
 
     def client(self) -> api.PaiClient:
-        """Return the client of this hook: ``hook.client().run(flow)`` runs any flow of the api package."""
+        """Return the client of this hook: ``hook.client().run(flow)`` runs any flow of the API package."""
         return self._client
 
     def get_conn(self) -> api.PaiClient:
-        """Return the client, under the name by which Airflow knows it."""
+        """Return the client, under the name that Airflow's hooks use."""
         return self._client
 
     @asynccontextmanager
     async def async_client(self) -> AsyncIterator[api.AsyncPaiClient]:
         """Open an async client: ``async with hook.async_client() as client: await client.run(flow)``.
 
-        Looking the connection up does not block the event loop.
+        The look-up of the connection does not block the event loop.
         """
         settings = await self.asettings()
         async with api.AsyncPaiClient(settings.endpoint, settings.credentials) as client:
             yield client
 
     async def asettings(self) -> connection.Settings:
-        """Read the connection anew, without blocking the event loop, and return what it means now."""
+        """Read the connection anew, without blocking the event loop, and return its settings."""
         conn, extra = await aget_connection(self.pai_conn_id)
         self.settings = connection.Settings.of(conn, extra, self.region)
         return self.settings
 
     def close(self) -> None:
-        """Close the client's connections, where one was made."""
+        """Close the client's connections, if there is a client."""
         client = self.__dict__.pop("_client", None)
         if client is not None:
             client.close()
@@ -132,13 +132,13 @@ class PaiHook(BaseHook):
     # --- runs ---------------------------------------------------------------------------------------------
 
     def query(self, **filters: Unpack[RunFilters]) -> api.RunQuery:
-        """Return what to ask, in this hook's workspace unless another is named.
+        """Return a query with these filters, in this hook's workspace unless they name another.
 
-        :raises PaiUsageError: what cannot be asked, with what to write instead.
+        :raises PaiUsageError: a filter that cannot be asked. The text says what to write instead.
         """
         known = api.RunQuery.__struct_fields__
         asked = {name: value for name, value in filters.items() if value is not None or name not in known}
-        query = api.RunQuery.of(**asked)  # refuses what is wrong before the connection is read
+        query = api.RunQuery.of(**asked)  # refuses wrong filters before the connection is read
         workspace_id = self._workspace(query.workspace_id)
         return query if workspace_id is None else api.RunQuery.of(**{**asked, "workspace_id": workspace_id})
 
@@ -149,10 +149,10 @@ class PaiHook(BaseHook):
 
         Filters: workspace_id, experiment_id, name, source_type, source_id, labels (a dict or
         ``"key:value,key:value"``), created_after, created_before (aware times or ISO 8601 texts),
-        order_by (``"GmtCreateTime ASC"``), verbose (True; with labels it always is).
+        order_by (``"GmtCreateTime ASC"``), verbose (True; with labels it is always True).
 
-        :param page_size: runs a request asks for; PAI's default is 10, its largest is not documented.
-        :param max_runs: return at most the first so many.
+        :param page_size: how many runs one request asks for. PAI documents a default of 10 and no maximum.
+        :param max_runs: how many runs to return at most.
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
         flow = api.list_runs(self.query(**filters), page_size=page_size, max_runs=max_runs)
@@ -161,23 +161,23 @@ class PaiHook(BaseHook):
     def iter_runs(
         self, *, page_size: int = 100, max_runs: int | None = None, **filters: Unpack[RunFilters]
     ) -> Iterator[api.Run]:
-        """Yield what :meth:`list_runs` returns, holding one page at a time.
+        """Yield the runs that :meth:`list_runs` returns, holding one page at a time.
 
         In a long history ``created_after`` costs less with ``order_by="GmtCreateTime DESC"``: the listing
         then ends where the window begins.
         """
-        walk = api.walk_runs(self.query(**filters), page_size=page_size, max_runs=max_runs)
-        return islice(self.client().iter(walk), max_runs)
+        listing = api.walk_runs(self.query(**filters), page_size=page_size, max_runs=max_runs)
+        return islice(self.client().iter(listing), max_runs)
 
     def list_runs_page(self, **parameters: Any) -> api.RunPage:
-        """Return one page as PAI answers it; takes any of the 15 documented parameters in snake_case.
+        """Return one page as PAI answers it. Takes any of the 15 documented parameters in snake_case.
 
         name, workspace_id, experiment_id, source_type, source_id, labels, verbose, gmt_create_time,
         order_by, page_token, max_results, page_number, page_size, sort_by, order.
 
         :raises PaiUsageError: an unknown or malformed parameter, or two that contradict each other.
         """
-        api.list_runs_page(**parameters)  # refuses what is wrong before the connection is read
+        api.list_runs_page(**parameters)  # refuses wrong parameters before the connection is read
         workspace_id = self._workspace(parameters.get("workspace_id"))
         return self.client().run(api.list_runs_page(**{**parameters, "workspace_id": workspace_id}))
 
@@ -228,10 +228,10 @@ class PaiHook(BaseHook):
         flow = api.list_experiments(workspace_id=self._workspace(workspace_id), name=name, labels=labels)
         return self.client().run(flow)
 
-    # --- what the Connections page asks -------------------------------------------------------------------
+    # --- for Airflow's Connections page -------------------------------------------------------------------
 
     def test_connection(self) -> tuple[bool, str]:
-        """List one run and name the workspace that answered, and the time it took; or say what to mend."""
+        """List one run, and return the workspace that answered and the time it took, or what to correct."""
         try:
             client, workspace_id = self.client(), self._workspace(None)
             started = time.monotonic()
@@ -250,7 +250,7 @@ class PaiHook(BaseHook):
                 found = self.get_default_workspace()
                 return f"the default workspace {found.workspace_name!r} ({found.workspace_id})"
             names = {workspace.workspace_id: workspace.workspace_name for workspace in self.list_workspaces()}
-        except api.PaiPermissionError:  # listing runs is what counts; a narrow RAM policy may forbid the rest
+        except api.PaiPermissionError:  # a narrow RAM policy may allow to list runs only
             return f"workspace {workspace_id or '(default)'}"
         if workspace_id not in names:
             raise api.PaiConfigurationError(
@@ -272,11 +272,15 @@ class PaiHook(BaseHook):
 
 
 @contextmanager
-def lasting_errors_fail_the_task() -> Iterator[None]:
-    """Fail a task at once, without Airflow's retries, where asking again cannot help."""
+def permanent_errors_fail_the_task() -> Iterator[None]:
+    """Fail a task at once, without Airflow's retries, where a retry cannot succeed.
+
+    A connection that is not found is left to Airflow's retries: Airflow says so too where a secrets backend
+    did not answer.
+    """
     try:
         yield
-    except (api.PaiError, AirflowNotFoundException) as error:
-        if getattr(error, "transient", False):
+    except api.PaiError as error:
+        if error.retryable:
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error

@@ -15,7 +15,7 @@ from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.signing import percent_encode
 from airflow_provider_pai.connection import CONSOLE_FIELDS, fill_in
 
-__all__ = ["LINK_KEY", "PaiRunLink", "console_url"]
+__all__ = ["LINK_KEY", "PaiRunLink", "console_url", "link_key"]
 
 LINK_KEY = "pai_run_link"
 CONSOLE = "https://pai.console.aliyun.com/"
@@ -43,6 +43,12 @@ def console_url(runs: Sequence[Run], region: str | None, template: str | None = 
             where += f"&workspaceId={fields['workspace_id']}"
         template = f"{CONSOLE}?{where.lstrip('&')}{page or '#/workspace/overview'}".replace("?#", "#")
     return fill_in(template, fields)
+
+
+def link_key() -> str:
+    """Return the XCom key under which this Airflow looks a task's link up."""
+    key: str = getattr(PaiRunLink(), "xcom_key", LINK_KEY)  # Airflow 2 asks get_link, which knows ours
+    return key
 
 
 class PaiRunLink(BaseOperatorLink):

@@ -77,7 +77,7 @@ class PaiListRunsOperator(RunFilterOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
         """List, and push the runs or where they were written."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
         asked: dict[str, Any] = {
             "verbose": self.verbose,
@@ -85,7 +85,7 @@ class PaiListRunsOperator(RunFilterOperator):
             "max_runs": self.max_runs,
             **self.filters(),
         }
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             if self.output_path is not None:
                 return self._write(self.output_path, self.hook.iter_runs(**asked), context)
             runs = self.hook.list_runs(**asked)

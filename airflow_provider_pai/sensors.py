@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later
+from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later, whole_number, without_later
 from airflow_provider_pai._compat import (
     AirflowFailException,
+    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
@@ -24,14 +24,12 @@ from airflow_provider_pai._compat import (
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
-    from airflow_provider_pai.api import PaiClient, Run
     from airflow_provider_pai.gating.rules import MetricRules
-from airflow_provider_pai.waiting.condition import RunCondition
+    from airflow_provider_pai.waiting.condition import RunCondition
 
 __all__ = ["PaiRunSensor"]
 
-PINNING_TASKS = 20
-"""How many tasks of a mapped sensor ask for a baseline, and how many others share one after that."""
+_BOUNDS = ("min_runs", "max_runs", "metrics")
 
 
 class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
@@ -41,21 +39,22 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     sensors (``poke_interval``, ``timeout``, ``mode``, ``soft_fail``, …), and:
 
     :param labels: labels every awaited run must carry; a run may be labelled long after it was created.
-    :param min_runs: how many such runs to wait for.
-    :param max_runs: at most so many are pushed, the first in ``order_by``; 100, or ``min_runs`` where that
-        is more.
-    :param metrics: only runs count whose last values meet these rules: ``{"accuracy": ">= 0.9"}``.
-    :param fault_tolerance: how many polls in a row may fail in passing (throttled, 5xx, no answer, no JSON;
-        each has been tried again already) before the task fails. A poll that failed says neither yes nor no.
-    :param deferrable: ask once, then wait in the triggerer, without a worker. On Airflow 3.3 all waits for
-        the same labels share one poll. Default: ``[operators] default_deferrable``.
-    :param end_from_trigger: let the triggerer end the task too; a failure still goes through a worker, so
-        that ``retries``, ``soft_fail`` and callbacks mean what they always do.
-    :param start_from_trigger: let the triggerer start the task too, where it is not mapped. Needs Airflow
-        3.3; without templates 2.10, 2.11 and 3.0 will do. Takes no other task's output.
+    :param min_runs: how many such runs to wait for; templated.
+    :param max_runs: at most so many are pushed, the first in ``order_by``; templated. 100, or ``min_runs``
+        where that is more.
+    :param metrics: only runs count whose last values meet these rules, ``{"accuracy": ">= 0.9"}``; templated.
+    :param fault_tolerance: how many failed polls in a row fail the task, in every mode: 1 means the first
+        one does. A poll that failed (throttled, 5xx, no answer, no JSON; each has been tried again already)
+        says nothing about the runs.
+    :param deferrable: ask once, then wait in the triggerer, without a worker, where all waits for the same
+        labels share one poll. Default: ``[operators] default_deferrable``.
+    :param end_from_trigger: let the triggerer end the task too, with ``deferrable``; a failure still goes
+        through a worker, so that ``retries``, ``soft_fail`` and callbacks mean what they always do.
+    :param start_from_trigger: let the triggerer start the task too, with ``deferrable``, where it is not
+        mapped. Needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do. Takes no other task's output.
     :return: ``[run.to_dict(), …]``, the runs that were there when the wait ended.
-    :raises PaiUsageError: when the DAG is parsed: ``metrics`` that are no rules, or a ``start_from_trigger``
-        that this Airflow lacks.
+    :raises PaiUsageError: when the DAG is parsed: filters, bounds or rules that cannot be meant, a
+        ``start_from_trigger`` that this Airflow lacks, or parameters that contradict each other.
 
     **Example.** A daily DAG run for 2025-10-20 waits with ``labels="is_evaluation:true"``,
     ``created_after="{{ data_interval_start }}"``, ``poke_interval=60`` and ``timeout=3600``. The task starts
@@ -70,12 +69,18 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     failed: their number in a row has to be remembered, and rescheduling forgets.
     """
 
+    template_fields: Sequence[str] = (*RunFilterOperator.template_fields, "min_runs", "max_runs", "metrics")
+    template_fields_renderers = {  # noqa: RUF012 - Airflow's own way
+        **RunFilterOperator.template_fields_renderers,
+        "metrics": "json",
+    }
+
     def __init__(
         self,
         *,
         labels: Mapping[str, str] | str,
-        min_runs: int = 1,
-        max_runs: int | None = None,
+        min_runs: int | str = 1,
+        max_runs: int | str | None = None,
         metrics: MetricRules | None = None,
         fault_tolerance: int = 10,
         deferrable: bool | None = None,
@@ -85,17 +90,15 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     ) -> None:
         super().__init__(labels=labels, **kwargs)
         self.min_runs = min_runs
-        self.max_runs = max(100, min_runs) if max_runs is None else max_runs
+        self.max_runs = max_runs
         self.metrics = metrics
         self.fault_tolerance = fault_tolerance
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self.end_from_trigger = end_from_trigger
-        if metrics is not None:
-            from airflow_provider_pai.gating.rules import wait_rules
-
-            wait_rules(metrics)  # a mistake shows when the DAG is parsed
+        self._check_parameters(start_from_trigger)
         self._deadline: float | None = None
-        if self.deferrable and start_from_trigger:
+        self._progress = ""
+        if start_from_trigger:
             from airflow_provider_pai._compat import StartTriggerArgs
 
             self._check_start_from_trigger()
@@ -106,6 +109,23 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                 next_method="execute_complete",
                 timeout=timedelta(seconds=self.timeout),
             )
+
+    def _check_parameters(self, start_from_trigger: bool) -> None:
+        from airflow_provider_pai.api.errors import PaiUsageError
+
+        whole_number("fault_tolerance", self.fault_tolerance)
+        for name, given in (
+            ("end_from_trigger", self.end_from_trigger),
+            ("start_from_trigger", start_from_trigger),
+        ):
+            if given and not self.deferrable:
+                raise PaiUsageError(f"{name}=True goes with deferrable=True: no trigger would be there.")
+        if self.deferrable and self.exponential_backoff:
+            raise PaiUsageError(
+                "exponential_backoff is not possible with deferrable=True, where many waits share one poll: "
+                "leave one of them out."
+            )
+        self._condition({name: without_later(getattr(self, name)) for name in (*FILTERS, *_BOUNDS)})
 
     def _check_start_from_trigger(self) -> None:
         from airflow_provider_pai.api.errors import PaiUsageError
@@ -129,44 +149,46 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     @cached_property
     def condition(self) -> RunCondition:
         """What ends the wait; fixed when the task starts."""
+        return self._condition({name: getattr(self, name) for name in (*FILTERS, *_BOUNDS)})
+
+    @staticmethod
+    def _condition(given: dict[str, Any]) -> RunCondition:
+        from airflow_provider_pai.api import RunQuery
         from airflow_provider_pai.waiting.condition import RunCondition
 
+        known = {name: value for name, value in given.items() if value is not None}
+        bounds: dict[str, Any] = {name: known.pop(name, None) for name in _BOUNDS}
+        min_runs = whole_number("min_runs", 1 if bounds["min_runs"] is None else bounds["min_runs"])
+        max_runs = max(100, min_runs) if bounds["max_runs"] is None else bounds["max_runs"]
         return RunCondition(
-            query=self.hook.query(**self.filters()),
-            min_runs=self.min_runs,
-            max_runs=self.max_runs,
-            metrics=dict(self.metrics) if self.metrics is not None else None,
+            query=RunQuery.of(**known),
+            min_runs=min_runs,
+            max_runs=whole_number("max_runs", max_runs),
+            metrics=dict(bounds["metrics"]) if bounds["metrics"] else bounds["metrics"],
         )
 
     def execute(self, context: Context) -> Any:
         """Wait: in this worker, or after one look in the triggerer."""
+        self.log.info("Waiting for %s.", self.condition.describe())
         if not self.deferrable:
             return super().execute(context)
-        import msgspec
-
         from airflow_provider_pai.api import PaiError
         from airflow_provider_pai.triggers import PaiRunTrigger
-        from airflow_provider_pai.waiting.listing import pin_baseline
 
-        arguments = self._trigger_arguments()
+        failed_polls = 0
         try:
-            with self._connected() as client:
-                # Before the look: what changes from here on, the triggerer can tell from what it was.
-                baseline = client.run(pin_baseline(self.condition.query)) if self._pins(context) else None
-                runs, met, asked = self._look(client, context)
-        except AirflowFailException as error:
-            raise self._failure(str(error), lasting=True) from error
-        except PaiError as error:
-            self.log.warning("The first look failed, the triggerer will look again: %s", error)
-        else:
+            met = self._look(context)
             if met is not None:
                 return met
-            arguments["baseline"] = msgspec.to_builtins(baseline)
-            if not (runs and self.metrics):  # to which values may be logged, which shows in no count of runs
-                arguments["asked"] = msgspec.to_builtins(asked)
-        arguments["workspace_id"] = self.condition.query.workspace_id
+        except AirflowFailException as error:
+            raise self._failure(str(error), permanent=True) from error
+        except (PaiError, AirflowNotFoundException) as error:
+            if not getattr(error, "transient", False) or (self.fault_tolerance == 1 and not self.silent_fail):
+                raise self._failure(f"{type(error).__name__}: {error}", permanent=False) from error
+            failed_polls = 1
+            self.log.warning("The first look failed, the triggerer goes on: %s", error)
         self.defer(
-            trigger=PaiRunTrigger(**arguments),
+            trigger=PaiRunTrigger(**self._trigger_arguments(), failed_polls=failed_polls),
             method_name="execute_complete",
             timeout=timedelta(seconds=self.timeout),
         )
@@ -176,13 +198,12 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         from airflow_provider_pai.api import Run
 
         if not isinstance(event, dict):  # `dag.test()` resumes even a task that its trigger has ended
-            with self._connected() as client:
-                return self._look(client, context)[1]
+            return self._look(context)
         if event["status"] != "met":
-            raise self._failure(event["error"], lasting=event["lasting"])
+            raise self._failure(event["error"], permanent=event["permanent"])
         runs: list[dict[str, Any]] = event["runs"]
-        self.push_link(context, [Run.from_dict(runs[0])])
-        self.log.info("%d awaited runs are there.", len(runs))
+        self.push_link(context, [Run.from_dict(run) for run in runs[:1]])
+        self.log.info("The wait is over with %d runs.", len(runs))
         return runs
 
     def resume_execution(
@@ -190,93 +211,98 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     ) -> list[dict[str, Any]] | None:
         """Come back from the triggerer; a timeout means here what it means in the other modes."""
         # Airflow's own differs by version in what soft_fail and never_fail do to a deferred timeout.
+        given = next_kwargs or {}
         if next_method == "execute_complete":
-            return self.execute_complete(context, **(next_kwargs or {}))
-        error = str((next_kwargs or {}).get("error", "unknown"))
+            return self.execute_complete(context, **given)
+        if given.get("traceback"):
+            self.log.error("The trigger failed:\n%s", "\n".join(given["traceback"]))
+        error = str(given.get("error", "unknown"))
         if "timeout" not in error.lower():
-            raise self._failure(f"The trigger failed: {error}", lasting=False)
-        message = f"No {self.min_runs} awaited runs within {self.timeout:g} seconds."
+            raise self._failure(f"The trigger failed: {error}", permanent=False)
+        message = f"The time-out of {self.timeout:g} seconds is over. Awaited: {self.condition.describe()}."
         raise AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Ask; while PAI cannot be reached ask again, up to ``fault_tolerance`` times in a row."""
+        """Ask; after a failed poll ask again, up to ``fault_tolerance`` times in a row."""
         from airflow_provider_pai.api import PaiError
 
         if self._deadline is None:
             self._deadline = time.monotonic() + self._seconds_left(context)
-        faults = 0
+        failed_polls = 0
         while True:
             try:
-                with self._connected() as client:
-                    _, met, _ = self._look(client, context)
+                met = self._look(context)
                 return PokeReturnValue(is_done=met is not None, xcom_value=met)
             except PaiError as error:
-                faults += 1
-                if faults >= self.fault_tolerance:
+                failed_polls += 1
+                if failed_polls >= self.fault_tolerance or not error.transient:
                     raise
                 pause = min(self.poke_interval, self._deadline - time.monotonic())
                 if pause <= 0:
                     return PokeReturnValue(is_done=False)  # Airflow's own check of the timeout comes next
-                self.log.warning("Poll failed, %d of %d in a row: %s", faults, self.fault_tolerance, error)
+                self.log.warning(
+                    "Poll failed, %d of %d in a row: %s", failed_polls, self.fault_tolerance, error
+                )
                 time.sleep(pause)
 
-    @staticmethod
-    def _pins(context: Context) -> bool:
-        """Tell whether to ask for a baseline. Mapped tasks start in bursts, of which some ask for all."""
-        from airflow_provider_pai._compat import SHARES_POLLS
-
-        index = (context["ti"].map_index if "ti" in context else None) or 0
-        return SHARES_POLLS and (index < PINNING_TASKS or index % PINNING_TASKS == 0)
-
-    @contextmanager
-    def _connected(self) -> Iterator[PaiClient]:
-        """Ask over the connection as it is now, so that a rotated key or a deleted connection is noticed.
+    def _look(self, context: Context) -> list[dict[str, Any]] | None:
+        """Ask once, over the connection as it is now; return what goes to XCom once it is enough.
 
         :raises AirflowFailException: asking again cannot help.
-        :raises PaiError: this poll failed in passing.
+        :raises PaiError: this poll failed.
+        :raises AirflowNotFoundException: there is no such connection, or a secrets backend does not answer.
         """
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
-
-        self.__dict__.pop("hook", None)
-        try:
-            with lasting_errors_fail_the_task():
-                yield self.hook.client()
-        finally:
-            self.hook.close()
-
-    def _look(
-        self, client: PaiClient, context: Context
-    ) -> tuple[list[Run], list[dict[str, Any]] | None, datetime | None]:
-        """Ask once; return what was found, what goes to XCom once it is enough, and since when it holds."""
         from airflow_provider_pai.api import Run, list_runs
-        from airflow_provider_pai.waiting.listing import asked_at
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        flow = list_runs(self.condition.query, max_runs=self.condition.enough)
-        runs, asked = client.run(asked_at(flow))
+        with permanent_errors_fail_the_task():
+            self._read_connection()
+            query = self.hook.query(**self.filters())
+            self.workspace_id = query.workspace_id  # from the first look on
+            try:
+                runs = self.hook.client().run(list_runs(query, max_runs=self.condition.enough))
+            finally:
+                self.hook.close()
+        progress, self._progress = self._progress, self.condition.progress(runs)
+        if self._progress != progress:
+            self.log.info("%s.", self._progress)
         met = self.condition.met_by(runs)
-        self.log.info("%d of %d awaited runs are there.", len(met or runs), self.min_runs)
         if met is not None:
             self.push_link(context, [Run.from_dict(met[0])])
-        return runs, met, asked
+        return met
 
-    def _failure(self, message: str, *, lasting: bool) -> Exception:
+    def _read_connection(self) -> None:
+        """Take up a connection that changed; while it cannot be read, go on with the one at hand."""
+        from airflow_provider_pai.api import PaiError
+
+        at_hand = self.__dict__.pop("hook", None)
+        try:
+            self.hook.settings  # noqa: B018
+        except PaiError:
+            raise
+        except Exception as error:  # Airflow reports a secrets backend that does not answer as "not found"
+            if at_hand is None:
+                raise
+            self.log.warning("%s: %s; going on with the connection as it was.", type(error).__name__, error)
+            self.hook = at_hand
+
+    def _failure(self, message: str, *, permanent: bool) -> Exception:
         """Return what ends this task, as Airflow's own poke mode would."""
         from airflow_provider_pai.api import PaiError
 
-        if self.never_fail or (lasting and self.soft_fail):
+        if self.never_fail or (permanent and self.soft_fail):
             return AirflowSkipException(message)
-        return AirflowFailException(message) if lasting else PaiError(message)
+        return AirflowFailException(message) if permanent else PaiError(message)
 
     def _trigger_arguments(self) -> dict[str, Any]:
-        arguments = {name: getattr(self, name) for name in ("pai_conn_id", "region", *FILTERS)}
+        arguments = {name: getattr(self, name) for name in ("pai_conn_id", "region", *FILTERS, *_BOUNDS)}
         for name in ("created_after", "created_before"):
             if isinstance(arguments[name], datetime):
                 arguments[name] = arguments[name].isoformat()
+        if not any(is_later(arguments[name]) for name in _BOUNDS):
+            arguments |= {"min_runs": self.condition.min_runs, "max_runs": self.condition.max_runs}
         return {
             **arguments,
-            "min_runs": self.min_runs,
-            "max_runs": self.max_runs,
-            "metrics": self.metrics,
             "poke_interval": float(self.poke_interval),
             "fault_tolerance": None if self.silent_fail else self.fault_tolerance,
             "end_task": self.end_from_trigger,

@@ -1,27 +1,25 @@
 """Triggers: wait for runs in the triggerer.
 
-On Airflow 3.3 all triggers on the same connection, workspace and labels share one poll (``watch.py``); before
-it each asks for itself over one shared client. Either way the same condition decides as in the worker.
+All triggers of a triggerer on the same connection, workspace and labels share one poll
+(:mod:`airflow_provider_pai.waiting`), and the same condition decides as in the worker.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from airflow_provider_pai._base import FILTERS
-from airflow_provider_pai._compat import DeferralTrigger, task_success, trigger_event
+from airflow_provider_pai._base import FILTERS, whole_number
+from airflow_provider_pai._compat import BaseTrigger, task_success, trigger_event
 from airflow_provider_pai.api import PaiError, Run, RunQuery
 from airflow_provider_pai.gating.rules import MetricRules
-from airflow_provider_pai.links import LINK_KEY, console_url
-from airflow_provider_pai.waiting.client import SharedClient, shared_client
+from airflow_provider_pai.links import console_url, link_key
+from airflow_provider_pai.waiting.client import shared_client
 from airflow_provider_pai.waiting.condition import RunCondition
-from airflow_provider_pai.waiting.listing import Baseline
-from airflow_provider_pai.waiting.poller import Look, Seat, Snapshot, Waiter, exact_polls
-from airflow_provider_pai.waiting.subscription import WatchingTrigger, open_watch
+from airflow_provider_pai.waiting.trigger import QUIET_SECONDS, PollingTrigger
 
 __all__ = ["PaiRunEventTrigger", "PaiRunTrigger", "pai_run_asset"]
 
@@ -38,19 +36,15 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
+class PaiRunTrigger(PollingTrigger, BaseTrigger):
     """Fire once, when the awaited runs are there or the wait can no longer succeed.
 
     Its arguments are those of :class:`~airflow_provider_pai.sensors.PaiRunSensor`, as plain JSON and without
     any secret. The event's payload is ``{"status": "met", "runs": [...]}``, or ``{"status": "failed",
-    "error": text, "lasting": bool}``.
+    "error": text, "permanent": bool}``.
 
     :param fault_tolerance: failed polls in a row that end the wait; ``None`` waits on through all of them.
-    :param asked: when, by PAI's clock, the sensor asked in vain, or sooner. Where a baseline from before that
-        moment still holds, and nothing newer matches, the first look asks nothing: so it is after a restart.
-    :param baseline: what the sensor saw of all runs with the labels just before it asked:
-        ``{"edge": a moment, "older": how many had been created up to it, "known_at": when that was so}``. It
-        serves all who wait for these labels.
+    :param failed_polls: how many polls in a row had failed when the wait came here.
     :param end_task: let a met condition end the task here, without a worker.
     """
 
@@ -68,14 +62,13 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         created_after: datetime | str | None = None,
         created_before: datetime | str | None = None,
         order_by: str = "GmtCreateTime ASC",
-        min_runs: int = 1,
-        max_runs: int = 100,
+        min_runs: int | str = 1,
+        max_runs: int | str | None = None,
         metrics: MetricRules | None = None,
         poke_interval: float = 60.0,
         fault_tolerance: int | None = 10,
+        failed_polls: int = 0,
         end_task: bool = False,
-        asked: str | None = None,
-        baseline: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.pai_conn_id = pai_conn_id
@@ -94,125 +87,72 @@ class PaiRunTrigger(WatchingTrigger, DeferralTrigger):
         self.metrics = metrics
         self.poke_interval = poke_interval
         self.fault_tolerance = fault_tolerance
+        self.failed_polls = failed_polls
         self.end_task = end_task
-        self.asked = asked
-        self.baseline = baseline
-
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[Any]:
-        """Fire when a shared snapshot holds the awaited runs."""
-        try:
-            condition = self.condition()
-        except PaiError as error:
-            yield _failed(error)
-            return
-        look = Look(
-            condition.query,
-            msgspec.convert(self.baseline, Baseline | None),
-            msgspec.convert(self.asked, datetime | None),
-        )
-        async with open_watch(self.serialize()[1]) as (client, watch):
-            with watch.joined(Waiter(look, self.poke_interval)) as seat:
-                async for event in self._wait(condition, shared_stream, client, seat):
-                    yield event
 
     async def run(self) -> AsyncIterator[Any]:
-        """Fire when this trigger's own polls find the awaited runs."""
+        """Fire when the awaited runs are there."""
         try:
             condition = self.condition()
         except PaiError as error:
             yield _failed(error)
             return
-        async with shared_client(self.pai_conn_id, self.region) as client:
-            polls = exact_polls(client, condition.query, condition.enough, self.poke_interval)
-            async for event in self._wait(condition, polls, client):
-                yield event
+        self.log.info("Waiting for %s, polled every %g s.", condition.describe(), self.poke_interval)
+        failed_polls, progress, said_at = self.failed_polls, "no answer yet", time.monotonic()
+        async with aclosing(self.updates(condition.query, condition.enough)) as updates:
+            async for update, subscription in updates:
+                if update.error is not None:
+                    failed_polls += 1
+                    self.log.warning("Poll failed, %d in a row: %s", failed_polls, update.error)
+                    if not update.error.transient or failed_polls == self.fault_tolerance:
+                        yield _failed(update.error)
+                        return
+                    continue
+                failed_polls = 0
+                runs = update.runs or []
+                if update.runs is not None:
+                    before, progress = progress, condition.progress(runs)
+                    if progress != before:
+                        self.log.info(progress)
+                        said_at = time.monotonic()
+                    met = condition.met_by(runs)
+                    if met is not None:
+                        yield await self._met(met)
+                        return
+                    subscription.pending = [run.run_id for run in runs] if self.metrics else ()
+                if time.monotonic() - said_at >= QUIET_SECONDS:
+                    self.log.info("Still waiting: %s.", progress)
+                    said_at = time.monotonic()
 
     def condition(self) -> RunCondition:
         """Return what ends the wait.
 
         :raises PaiUsageError: as the sensor would.
         """
+        self.check_interval()
         return RunCondition(
             query=RunQuery.of(
                 **{name: getattr(self, name) for name in FILTERS if getattr(self, name) is not None}
             ),
-            min_runs=self.min_runs,
-            max_runs=self.max_runs,
+            min_runs=whole_number("min_runs", self.min_runs),
+            max_runs=whole_number("max_runs", self.max_runs or max(100, int(self.min_runs))),
             metrics=dict(self.metrics) if self.metrics is not None else None,
         )
 
-    async def _wait(
-        self,
-        condition: RunCondition,
-        snapshots: AsyncIterator[Snapshot],
-        client: SharedClient,
-        seat: Seat | None = None,
-    ) -> AsyncIterator[Any]:
-        concerns = condition.query.check()
-        look, faults, known = True, 0, 0
-        async for snapshot in snapshots:
-            if snapshot.number > known:  # an answer of its own may be newer than what waited meanwhile
-                look = look or snapshot.beyond or any(map(concerns, snapshot.news))
-            error = snapshot.error
-            if error is None and look:
-                try:
-                    runs, known = await _runs(condition, snapshot, seat, first=known == 0)
-                    met = condition.met_by(runs)
-                    if met is not None:
-                        yield await self._met(met, client)
-                        return
-                    look = _must_look_again(condition, seat, runs)
-                except PaiError as own:
-                    error = own
-            if error is None:
-                faults = 0
-                continue
-            faults, look = faults + 1, True
-            self.log.warning("Poll failed, %d in a row: %s", faults, error)
-            if not error.transient or faults == self.fault_tolerance:
-                yield _failed(error)
-                return
-
-    async def _met(self, runs: list[dict[str, Any]], client: SharedClient) -> Any:
+    async def _met(self, runs: list[dict[str, Any]]) -> Any:
         if not self.end_task:
             return trigger_event({"status": "met", "runs": runs})
-        settings = await client.settings()
-        link = console_url([Run.from_dict(runs[0])], settings.region, settings.console_url)
-        return await task_success(self.task_instance, {"return_value": runs, LINK_KEY: link})
-
-
-async def _runs(
-    condition: RunCondition, snapshot: Snapshot, seat: Seat | None, *, first: bool
-) -> tuple[list[Run], int]:
-    """Return what the condition decides over, and the number of the last poll that it includes.
-
-    It is what the snapshot shows if that is enough, else the answer to the condition's own query.
-    """
-    view, query = snapshot.view, condition.query
-    if seat is None:
-        return view.matching(query), snapshot.number
-    runs = view.answer(query)
-    unchanged = first and seat.waiter.look.settled_by(view, snapshot.unchanged_since)
-    if runs is None and unchanged and not view.matching(query):
-        runs = []  # whatever matches lies further back, and was not enough when the wait began
-    if runs is not None:
-        return runs, snapshot.number
-    try:
-        return await seat.ask(condition.enough)
-    except PaiError:
-        seat.look_again()
-        raise
-
-
-def _must_look_again(condition: RunCondition, seat: Seat | None, runs: list[Run]) -> bool:
-    """Tell whether values may yet be logged to these runs, which is no news where they are old."""
-    if seat is None or not runs or condition.metrics is None:
-        return False
-    seat.look_again()
-    return True
+        xcoms: dict[str, Any] = {"return_value": runs}
+        try:
+            async with shared_client(self.pai_conn_id, self.region) as client:
+                settings = await client.settings()
+            xcoms[link_key()] = console_url([Run.from_dict(runs[0])], settings.region, settings.console_url)
+        except Exception:
+            self.log.warning("The task gets no PAI button.", exc_info=True)
+        return await task_success(self.task_instance, xcoms)
 
 
 def _failed(error: PaiError) -> Any:
     return trigger_event(
-        {"status": "failed", "error": f"{type(error).__name__}: {error}", "lasting": not error.transient}
+        {"status": "failed", "error": f"{type(error).__name__}: {error}", "permanent": not error.transient}
     )

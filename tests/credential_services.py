@@ -1,7 +1,7 @@
-"""Local stand-ins of what gives Alibaba Cloud credentials: STS over TLS, the ECS metadata service, and a URI.
+"""Local services that issue Alibaba Cloud credentials: STS over TLS, the ECS metadata service, and a URI.
 
-They check what they are asked on their own, and let the local PAI accept what they issue. The metadata
-service has a fixed address, which no test may reach: its stand-in is the proxy to it.
+They check each request themselves, and let the local PAI accept the credentials that they issue. The metadata
+service has a fixed address, which no test may reach: the local one is the proxy to it.
 
 Sources: the STS API's AssumeRole, AssumeRoleWithOIDC and GenerateSessionAccessKey with RPC signature 1.0; ECS
 instance metadata in security hardening mode.
@@ -46,7 +46,7 @@ Answer = tuple[int, Any]
 class CredentialServices:
     """Issues temporary AccessKeys, each of which the local PAI accepts until it expires.
 
-    ``lifetime`` is how long in seconds; clients renew 15 minutes before. ``fail`` answers every request whose
+    ``lifetime`` is in seconds; clients renew 15 minutes before the end. ``fail`` answers every request whose
     target begins with ``failing``.
     """
 
@@ -64,7 +64,7 @@ class CredentialServices:
         self._lock = threading.Lock()
 
     def answer(self, method: str, target: str, headers: Any) -> Answer:
-        """Answer one request; ``target`` is as it stands in the request line."""
+        """Answer one request; ``target`` comes from the request line."""
         parts = urlsplit(target)
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         what = query.get("Action") or f"{method} {target.partition('?')[0]}"
@@ -115,7 +115,7 @@ class CredentialServices:
         if query["AccessKeyId"] != LONG_KEY["access_key_id"]:
             return 404, {"Code": "InvalidAccessKeyId.NotFound", "RequestId": "REQ-1"}
         if not _is_signed(query, LONG_KEY["access_key_secret"]):
-            # The real one repeats what it was asked, which holds secrets.
+            # The real service repeats the request, which holds secrets.
             return 400, {"Code": "SignatureDoesNotMatch", "Message": f"signed was {query}"}
         if query["RoleArn"] != ROLE:
             return 403, {"Code": "NoPermission", "Message": "not allowed to assume", "RequestId": "REQ-2"}
@@ -155,7 +155,7 @@ def _is_signed(query: dict[str, str], secret: str) -> bool:
 
 @contextmanager
 def credential_services(pai: Any, folder: Path) -> Iterator[CredentialServices]:
-    """Serve all of them on loopback; ``folder`` gets the certificate that clients must trust, ``ca.pem``."""
+    """Serve all of them on loopback. ``folder`` gets ``ca.pem``, the certificate that clients must trust."""
     services: CredentialServices
 
     class Handler(BaseHTTPRequestHandler):
@@ -189,7 +189,7 @@ def credential_services(pai: Any, folder: Path) -> Iterator[CredentialServices]:
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate of ``localhost`` that signs itself, and its key."""
+    """Make a self-signed certificate of ``localhost``, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(timezone.utc)

@@ -83,7 +83,7 @@ def files_with(folder: Path, text: str) -> list[Path]:
 
 
 def session() -> requests.Session:
-    """Return an HTTP session that no proxy stands in the way of."""
+    """Return an HTTP session that uses no proxy."""
     made = requests.Session()
     made.trust_env = False
     return made

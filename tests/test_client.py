@@ -1,4 +1,4 @@
-"""Both drivers over the wire, one suite: what is signed is sent, faults are met, secrets stay inside."""
+"""Both transports over the wire, in one suite: signing, faults, and that no secret gets out."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ from airflow_provider_pai.api import (
 pytestmark = pytest.mark.timeout(30)
 
 RESERVED = (
-    "!*'();@&$/?#[]%<>\"{}|\\^`~+- ._é阶段"  # all that URLs treat in a special way, but for ',' '=' ':'
+    "!*'();@&$/?#[]%<>\"{}|\\^`~+- ._é阶段"  # all characters that are special in URLs, except ',' '=' ':'
 )
 KEY = {"access_key_id": "emulator", "access_key_secret": "emulator-secret"}
 
 
 class Caller:
-    """One way to run flows; a client lives as long as its ``with``."""
+    """One way to run flows. A client exists as long as its ``with``."""
 
     def __init__(self, kind: type) -> None:
         self.kind = kind
@@ -88,15 +88,15 @@ class Caller:
 
         return asyncio.run(drive())
 
-    def pages(self, endpoint: str, walk: Any) -> Iterator[Any]:
+    def pages(self, endpoint: str, listing: Any) -> Iterator[Any]:
         source = StaticCredential(Credential(**KEY))
         if self.kind is PaiClient:
             with PaiClient(endpoint, source) as sync_client:
-                return list(sync_client.iter(walk))
+                return list(sync_client.iter(listing))
 
         async def drive() -> Any:
             async with AsyncPaiClient(endpoint, source) as async_client:
-                return [item async for item in async_client.iter(walk)]
+                return [item async for item in async_client.iter(listing)]
 
         return asyncio.run(drive())
 
@@ -122,13 +122,13 @@ def no_environment(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    """Retries at once; how long they wait is test_flow's."""
+    """Retry at once: test_flow covers how long the client waits."""
     monkeypatch.setattr(flow, "BACKOFF_SECONDS", 0.001)
 
 
 @contextlib.contextmanager
 def raw_server(answer: bytes | Callable[[bytes], bytes]) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that answers every connection with these very bytes; yields its URL and what it read."""
+    """A server that answers every connection with exactly these bytes. Yields its URL and what it read."""
     heard: list[bytes] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -159,7 +159,7 @@ def http(body: bytes, head: bytes = b"HTTP/1.1 200 OK") -> bytes:
 
 
 def one_attempt(limit: float = 5.0) -> Flow[Any]:
-    """A flow that hands back the very outcome of one attempt."""
+    """A flow that returns the outcome of one attempt."""
     return (yield Request(action="ListRuns", path="/api/v1/runs", limit=limit))
 
 
@@ -237,9 +237,7 @@ QUIRKS = {
 
 
 @pytest.mark.parametrize(("quirk", "value"), [(quirk, value) for quirk in QUIRKS for value in QUIRKS[quirk]])
-def test_whatever_pai_does_where_its_page_is_silent_the_answer_is_the_same(
-    caller, pai_emulator, quirk, value
-):
+def test_every_behaviour_that_the_page_leaves_open_gives_the_same_answer(caller, pai_emulator, quirk, value):
     setattr(pai_emulator.quirks, quirk, value)
     pai_emulator.quirks.max_results = 3
     wanted = pai_emulator.add_runs(7, name="night", labels={"a:b": "c:d"}, metrics={"loss": math.nan})
@@ -266,7 +264,7 @@ def test_refusals_in_every_form_are_understood(caller, pai_emulator, quirk):
 # --- bytes signed are bytes sent
 
 
-def test_every_reserved_character_survives_signing_and_the_way(caller, pai_emulator):
+def test_every_reserved_character_survives_signing_and_sending(caller, pai_emulator):
     experiment_id = pai_emulator.add_experiment()
     labels = {RESERVED: f"v {RESERVED}", "a:b": "c:d", "plain": "x"}
     key = f"metric {RESERVED}:,="
@@ -344,7 +342,7 @@ def test_a_wrong_key_fails_at_once(caller, pai_emulator, key, code):
 
 
 class Renewing:
-    """A source that is asked before every attempt, and gives another key each time."""
+    """A source that returns another key for every attempt."""
 
     def __init__(self, *, blocking: bool) -> None:
         self.blocking = blocking
@@ -396,10 +394,10 @@ class Failing:
 
 
 def test_a_source_that_cannot_be_reached_is_asked_again_and_one_that_is_wrong_is_not(caller):
-    passing = Failing(PaiTransportError("no metadata service", sent=False))
+    transient_source = Failing(PaiTransportError("no metadata service", sent=False))
     with pytest.raises(PaiTransportError, match="no metadata service"):
-        caller.run("http://127.0.0.1:9", create_run("exp-1"), key=passing)
-    assert passing.asked == flow.ATTEMPTS
+        caller.run("http://127.0.0.1:9", create_run("exp-1"), key=transient_source)
+    assert transient_source.asked == flow.ATTEMPTS
     wrong = Failing(PaiConfigurationError("no such role"))
     with pytest.raises(PaiConfigurationError, match="no such role"):
         caller.run("http://127.0.0.1:9", create_run("exp-1"), key=wrong)
@@ -426,7 +424,7 @@ def test_a_source_that_cannot_be_reached_is_asked_again_and_one_that_is_wrong_is
         ("error", {"status": 400, "code": "SignatureNonceUsed"}),
     ],
 )
-def test_a_read_survives_a_passing_fault(caller, pai_emulator, fault, fields):
+def test_a_read_survives_a_transient_fault(caller, pai_emulator, fault, fields):
     wanted = pai_emulator.add_runs(3)
     pai_emulator.inject(fault, times=2, **fields)
     assert [run.run_id for run in caller.run(pai_emulator.url, list_runs(RunQuery()))] == wanted
@@ -446,7 +444,7 @@ def test_a_read_survives_a_passing_fault(caller, pai_emulator, fault, fields):
         ("body", {"status": 307, "body": ""}, PaiNotJsonError),
     ],
 )
-def test_a_fault_that_stays_is_its_error_after_bounded_attempts(caller, pai_emulator, fault, fields, kind):
+def test_a_fault_that_stays_is_raised_after_bounded_attempts(caller, pai_emulator, fault, fields, kind):
     pai_emulator.inject(fault, times=None, **fields)
     with pytest.raises(kind) as caught:
         caller.run(pai_emulator.url, list_runs(RunQuery()))
@@ -489,7 +487,7 @@ def test_a_kept_connection_that_breaks_costs_an_attempt_and_no_silent_repeat(cal
 
 
 @pytest.mark.parametrize("fault", ["slow", "drip"])
-def test_an_answer_that_takes_too_long_is_given_up(caller, pai_emulator, fault):
+def test_an_answer_that_takes_too_long_is_abandoned(caller, pai_emulator, fault):
     # 60 s late, or about 100 bytes 0.2 s apart: never silent for as long as the limit on silence.
     pai_emulator.inject(fault, times=None, delay=60.0 if fault == "slow" else 0.2)
     outcome = caller.run(pai_emulator.url, one_attempt(limit=0.5))
@@ -498,7 +496,7 @@ def test_an_answer_that_takes_too_long_is_given_up(caller, pai_emulator, fault):
     assert "time" in outcome.reason.lower()
 
 
-def test_an_answer_that_is_too_large_is_given_up(caller, pai_emulator, monkeypatch):
+def test_an_answer_that_is_too_large_is_abandoned(caller, pai_emulator, monkeypatch):
     monkeypatch.setattr(client, "MAX_BODY_BYTES", 1000)
     monkeypatch.setattr(client, "CHUNK_BYTES", 100)
     pai_emulator.inject("body", body=b" " * 2000, times=None)
@@ -552,7 +550,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=[repr(garbage[:60]) for garbage in GARBAGE])
-def test_whatever_speaks_in_pais_place_is_an_outcome_and_no_crash(caller, garbage):
+def test_any_bytes_in_place_of_an_answer_are_an_outcome_and_not_a_crash(caller, garbage):
     with raw_server(garbage) as (url, heard):
         outcome = caller.run(url, one_attempt())
         assert isinstance(outcome, (Response, Failure))
@@ -568,7 +566,7 @@ def test_a_compressed_answer_is_understood(caller):
         assert [run.run_id for run in caller.run(url, list_runs(RunQuery()))] == ["run-1"]
 
 
-def test_a_redirect_is_not_followed_and_carries_no_signature_on(caller):
+def test_a_redirect_is_not_followed_and_gets_no_signature(caller):
     with raw_server(http(b"{}")) as (elsewhere, heard):
         redirect = b"HTTP/1.1 302 Found\r\nLocation: " + elsewhere.encode() + b"/api/v1/runs"
         with raw_server(http(b"", redirect)) as (url, asked):
@@ -632,9 +630,16 @@ def test_no_secret_shows_even_when_the_server_repeats_it(caller, pai_emulator, c
     with pytest.raises(PaiError) as caught:
         caller.run(pai_emulator.url, list_runs(RunQuery()), key=key)
     error = caught.value
-    shown = [str(error), repr(error), repr(vars(error)), caplog.text, repr(key), repr(StaticCredential(key))]
-    shown += traceback.format_exception(error)
-    for text in shown:
+    exposed = [
+        str(error),
+        repr(error),
+        repr(vars(error)),
+        caplog.text,
+        repr(key),
+        repr(StaticCredential(key)),
+    ]
+    exposed += traceback.format_exception(error)
+    for text in exposed:
         for secret in (SECRET, TOKEN):
             assert secret not in text
             assert secret.rstrip("=") not in text.replace("\\/", "/")
@@ -647,9 +652,9 @@ def test_a_request_that_is_refused_for_its_signature_keeps_the_token_inside(call
     with pytest.raises(PaiAuthenticationError) as caught:
         caller.run(pai_emulator.url, list_runs(RunQuery()), key=key)
     assert caught.value.code == "SignatureDoesNotMatch"
-    shown = caplog.text + "".join(traceback.format_exception(caught.value))
-    assert TOKEN not in shown
-    assert SECRET not in shown
+    exposed = caplog.text + "".join(traceback.format_exception(caught.value))
+    assert TOKEN not in exposed
+    assert SECRET not in exposed
 
 
 def test_a_proxys_password_stays_out_of_errors(caller, monkeypatch):
@@ -682,7 +687,7 @@ def test_a_proxys_password_stays_out_of_errors(caller, monkeypatch):
         "https://host#x",
     ],
 )
-def test_an_endpoint_that_is_none_is_a_configuration_error(kind, endpoint):
+def test_a_malformed_endpoint_is_a_configuration_error(kind, endpoint):
     with pytest.raises(PaiConfigurationError, match="https://aiworkspace") as caught:
         kind(endpoint, StaticCredential(Credential(**KEY)))
     assert "password" not in str(caught.value)
@@ -693,7 +698,7 @@ def test_an_endpoint_may_end_in_a_slash(caller, pai_emulator, end):
     assert caller.run(pai_emulator.url + end, list_runs(RunQuery())) == []
 
 
-def test_the_environments_proxy_is_used_and_told_its_login(caller, monkeypatch):
+def test_the_environments_proxy_is_used_with_its_login(caller, monkeypatch):
     with raw_server(http(b'{"Runs": [{"RunId": "by proxy"}]}')) as (url, heard):
         monkeypatch.setenv("HTTP_PROXY", url.replace("http://", "http://user:pass@"))
         runs = caller.run("http://pai.invalid", list_runs(RunQuery()))
@@ -733,7 +738,7 @@ def test_fifty_flows_share_one_client(pai_emulator):
     assert asyncio.run(drive()) == [wanted[index % 10 :: 10] for index in range(50)]
 
 
-def test_one_flow_that_waits_holds_no_other_up(pai_emulator):
+def test_one_flow_that_waits_does_not_delay_another(pai_emulator):
     pai_emulator.inject("slow", action="GetRun", delay=20.0)
     pai_emulator.add_runs(3)
 
@@ -755,7 +760,7 @@ def test_connections_are_kept(caller, pai_emulator):
     assert len({request.client_port for request in pai_emulator.requests}) == 1
 
 
-def test_a_walk_asks_for_no_page_before_it_is_needed(pai_emulator):
+def test_a_paginator_asks_for_no_page_before_it_is_needed(pai_emulator):
     pai_emulator.add_runs(30)
     with PaiClient(pai_emulator.url, StaticCredential(Credential(**KEY))) as one:
         items = one.iter(walk_runs(RunQuery(), page_size=10))

@@ -1,4 +1,4 @@
-"""First contact with PAI: what is found in every setting of the emulator, and that nothing stays behind."""
+"""The conformance command: its findings in each setting of the emulator, and that it removes what it made."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CHANGED = {
     ("non_finite", "zero"): {"nan"},
     ("metric_timestamp", "zero"): {"metric_timestamp"},
 }
-"""Which assumptions a quirk makes different; no other does."""
+"""Which assumptions a quirk makes different. Other quirks change none."""
 
 
 SEEN = {
@@ -66,13 +66,13 @@ SEEN = {
     ("label_characters", "narrow"): ("label_colons", "PAI refuses such labels: InvalidParameter"),
     ("label_characters", "any"): (
         "label_characters",
-        "taken: letters of any script, spaces, colons, signs, 128 bytes; even =; even ,; even 129 bytes",
+        "accepted: letters of any script, spaces, colons, signs, 128 bytes; even =; even ,; even 129 bytes",
     ),
     ("created_filter", "exact"): ("gmt_create_time", "exactly"),
     ("created_filter", "since"): ("gmt_create_time", "since"),
     ("created_filter", "prefix"): ("gmt_create_time", "as a prefix"),
     ("created_filter", "ignored"): ("gmt_create_time", "ignored"),
-    ("verbose", "always"): ("verbose", "they come with true, and with false, and with nothing said"),
+    ("verbose", "always"): ("verbose", "they come with true, and with false, and with no Verbose"),
     ("verbose", "honoured"): ("verbose", "they come with true alone"),
     ("update_labels", "replace"): ("update_run", "labels are replaced, params are replaced"),
     ("update_labels", "merge"): ("update_run", "labels are merged, params are merged"),
@@ -90,7 +90,7 @@ SEEN = {
         "honoured; by default newest first, without a direction oldest first",
     ),
 }
-"""What is told in a setting of the emulator, beside the verdict."""
+"""What the command reports for a setting of the emulator, besides the verdict."""
 
 
 def choices(quirk: str) -> list[Any]:
@@ -105,15 +105,15 @@ UNUSUAL = [(quirk, value) for quirk, values in QUIRKS.items() for value in value
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for nothing that an emulator in this process does at once."""
+    """Do not pause: an emulator in this process does everything at once."""
     monkeypatch.setattr("airflow_provider_pai.conformance.asking.PACE_SECONDS", 0.0)
     monkeypatch.setattr("airflow_provider_pai.conformance.asking.PAUSES", (0.0, 0.001, 0.001))
     monkeypatch.setattr("airflow_provider_pai.api.flow.BACKOFF_SECONDS", 0.001)
 
 
 @dataclasses.dataclass
-class Told:
-    """What the command said."""
+class Report:
+    """The exit status and the output of the command."""
 
     status: int
     output: str
@@ -121,27 +121,27 @@ class Told:
 
     @property
     def found(self) -> dict[str, tuple[str, str]]:
-        """Verdict and what was seen, by name."""
+        """Verdict and finding, by the assumption's name."""
         lines = re.findall(r"^(\w+) +(as assumed|different|not decidable) +(.*)$", self.output, re.MULTILINE)
         assert len({name for name, _, _ in lines}) == len(lines)
         return {name: (verdict, seen) for name, verdict, seen in lines}
 
     def named(self, verdict: str) -> set[str]:
-        """The assumptions of a verdict."""
+        """The assumptions with this verdict."""
         return {name for name, (its, _) in self.found.items() if its == verdict}
 
 
 @pytest.fixture
 def ask(pai_emulator: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
-    """Run the command against the emulator in this process; nothing of it may be left there."""
+    """Run the command against the emulator in this process; it must leave nothing there."""
     monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", pai_emulator.connection_uri)
 
-    def run(*arguments: str, leaves: bool = False) -> Told:
+    def run(*arguments: str, leaves: bool = False) -> Report:
         before = pai_emulator.runs(), experiments(pai_emulator)
-        told = Told(main(list(arguments)), *capsys.readouterr())
-        assert SECRET not in told.output + told.errors
+        report = Report(main(list(arguments)), *capsys.readouterr())
+        assert SECRET not in report.output + report.errors
         assert ((pai_emulator.runs(), experiments(pai_emulator)) != before) == leaves
-        return told
+        return report
 
     return run
 
@@ -150,21 +150,21 @@ def experiments(emulator: PaiEmulator) -> list[str]:
     return [body["ExperimentId"] for body in emulator.state.experiments(emulator.workspace_id)]
 
 
-# --- what is found ----------------------------------------------------------------------------------------
+# --- findings ----------------------------------------------------------------------------------------
 
 
 def test_everything_is_as_assumed(ask: Any, pai_emulator: Any) -> None:
-    told = ask()
-    assert told.status == 0
-    assert list(told.found) == NAMES
-    assert told.named("not decidable") == ALWAYS_OPEN
-    assert told.named("different") == set()
+    report = ask()
+    assert report.status == 0
+    assert list(report.found) == NAMES
+    assert report.named("not decidable") == ALWAYS_OPEN
+    assert report.named("different") == set()
     for quirk, value in USUAL.items():
-        name, seen = SEEN.get((quirk, value), ("console_page", told.found["console_page"][1]))
-        assert told.found[name][1] == seen
-    assert f"{pai_emulator.url}, workspace 145883;" in told.output
-    assert "23 assumptions: 21 as assumed, 0 different, 2 not decidable." in told.output
-    assert re.fullmatch(r"Removed airflow-provider-pai-conformance-\w{8}, with its runs.\n", told.errors)
+        name, seen = SEEN.get((quirk, value), ("console_page", report.found["console_page"][1]))
+        assert report.found[name][1] == seen
+    assert f"{pai_emulator.url}, workspace 145883;" in report.output
+    assert "23 assumptions: 21 as assumed, 0 different, 2 not decidable." in report.output
+    assert re.fullmatch(r"Removed airflow-provider-pai-conformance-\w{8}, with its runs.\n", report.errors)
 
 
 def test_it_asks_for_little(ask: Any, pai_emulator: Any) -> None:
@@ -183,27 +183,27 @@ def test_a_new_experiment_is_asked_for_at_once(ask: Any, pai_emulator: Any) -> N
 @pytest.mark.parametrize(("quirk", "value"), UNUSUAL)
 def test_each_quirk_changes_what_it_should(ask: Any, pai_emulator: Any, quirk: str, value: Any) -> None:
     setattr(pai_emulator.quirks, quirk, value)
-    told = ask()
+    report = ask()
     expected = CHANGED.get((quirk, value), set())
-    assert list(told.found) == NAMES
-    assert told.named("different") == expected
-    assert told.status == (1 if expected else 0)
+    assert list(report.found) == NAMES
+    assert report.named("different") == expected
+    assert report.status == (1 if expected else 0)
     if (quirk, value) in SEEN:
         name, seen = SEEN[quirk, value]
-        assert told.found[name][1] == seen
+        assert report.found[name][1] == seen
     for name in expected:
         (assumption,) = (assumption for assumption in ASSUMPTIONS if assumption.name == name)
-        assert f"assumed: {assumption.assumed}\n" in told.output
-        assert f"setting: {assumption.setting}\n" in told.output
+        assert f"assumed: {assumption.assumed}\n" in report.output
+        assert f"setting: {assumption.setting}\n" in report.output
 
 
-def test_the_tables_speak_of_quirks_that_there_are() -> None:
+def test_the_tables_name_existing_quirks() -> None:
     assert all(value in QUIRKS[quirk] for quirk, value in (*CHANGED, *SEEN))
 
 
 @given(st.fixed_dictionaries({quirk: st.sampled_from(values) for quirk, values in QUIRKS.items()}))
 @settings(max_examples=12)
-def test_it_comes_to_its_end_whatever_pai_does(quirks: dict[str, Any]) -> None:
+def test_it_ends_whatever_pai_does(quirks: dict[str, Any]) -> None:
     with (
         PaiEmulator(quirks=Quirks(**quirks)) as emulator,
         pytest.MonkeyPatch.context() as monkeypatch,
@@ -219,34 +219,37 @@ def test_a_page_that_is_too_large(ask: Any, pai_emulator: Any) -> None:
     pai_emulator.add_runs(150)
     assert ask().found["page_size"] == (
         "as assumed",
-        "100: taken; 1000, 1001: fewer runs come; the longest page had 100 runs",
+        "100: accepted; 1000, 1001: fewer runs come; the longest page had 100 runs",
     )
     pai_emulator.quirks.max_results_rule = "refuse"
-    assert ask().found["page_size"][1].startswith("100: taken; 1000, 1001: refused;")
+    assert ask().found["page_size"][1].startswith("100: accepted; 1000, 1001: refused;")
     pai_emulator.quirks.max_results = 50
-    told = ask()
-    assert (told.status, told.found["page_size"]) == (1, ("different", "100 is refused, 50 is taken"))
+    report = ask()
+    assert (report.status, report.found["page_size"]) == (1, ("different", "100 is refused, 50 is accepted"))
 
 
 def test_other_peoples_runs_disturb_nothing_and_stay(ask: Any, pai_emulator: Any) -> None:
     labels = {"conformance": "other", "part": "a", "late": "other"}
     pai_emulator.add_runs(30, name=lambda index: f"run-{index}", labels=labels)
     pai_emulator.add_experiment("airflow-provider-pai-conformance-00000000")
-    told = ask()
-    assert told.status == 0
-    assert told.named("not decidable") == ALWAYS_OPEN
+    report = ask()
+    assert report.status == 0
+    assert report.named("not decidable") == ALWAYS_OPEN
 
 
 def test_a_clock_that_goes_wrong_changes_nothing(ask: Any, pai_emulator: Any) -> None:
     pai_emulator.clock_offset = 40_000.0
-    told = ask()
-    assert told.named("not decidable") == ALWAYS_OPEN
-    assert told.found["metric_timestamp"][1] == "milliseconds since 1970"
+    report = ask()
+    assert report.named("not decidable") == ALWAYS_OPEN
+    assert report.found["metric_timestamp"][1] == "milliseconds since 1970"
 
 
 FAULTS = {
     "page_token": (Fault("patch", "ListRuns", after=2, fields={"NextPageToken": 0}), "3 of 5 runs are lost"),
-    "update_run": (Fault("body", "UpdateRun", after=4, body="{}"), "neither: what UpdateRun sends does not"),
+    "update_run": (
+        Fault("body", "UpdateRun", after=4, body="{}"),
+        "neither: GetRun does not show the change",
+    ),
     "new_experiment": (
         Fault("error", "CreateRun", status=404, code="NotFoundErrorProblem"),
         "at first CreateRun is refused: HTTP 404 NotFoundErrorProblem",
@@ -257,58 +260,58 @@ FAULTS = {
     ),
     "missing_run": (Fault("error", "GetRun", after=4, status=400, code="InvalidRun"), "HTTP 400 InvalidRun"),
 }
-"""What only one spoilt answer shows, since no setting of the emulator does."""
+"""Findings that need one damaged answer, since no setting of the emulator causes them."""
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_no_quirk_shows(ask: Any, pai_emulator: Any, name: str) -> None:
     fault, seen = FAULTS[name]
     pai_emulator.inject(fault)
-    told = ask()
-    assert told.status == 1
-    assert told.named("different") == {name}
-    assert told.found[name][1].startswith(seen)
+    report = ask()
+    assert report.status == 1
+    assert report.named("different") == {name}
+    assert report.found[name][1].startswith(seen)
 
 
 def test_what_can_be_different_has_been_seen_different() -> None:
     seen = {name for names in CHANGED.values() for name in names} | set(FAULTS) | {"page_size"}
-    never = {"empty_pages", "token_or_number", "gmt_create_time", "label_colons"}  # handled, whatever it is
+    never = {"empty_pages", "token_or_number", "gmt_create_time", "label_colons"}  # every answer is handled
     assert seen | never | ALWAYS_OPEN == set(NAMES)
 
 
 def test_an_answer_that_cannot_be_read_is_different(ask: Any, pai_emulator: Any) -> None:
     pai_emulator.inject("patch", action="GetDefaultWorkspace", fields={"WorkspaceId": 145883})
-    told = ask()
-    assert told.named("different") == {"default_workspace"}
-    seen = told.found["default_workspace"][1]
+    report = ask()
+    assert report.named("different") == {"default_workspace"}
+    seen = report.found["default_workspace"][1]
     assert seen.startswith("GetDefaultWorkspace: the answer is not what the API page promises")
 
 
 def test_an_answer_that_surprises_stops_no_other(ask: Any, pai_emulator: Any) -> None:
     pai_emulator.inject("patch", action="ListRuns", after=10, fields={"Runs": [{"RunId": "run-1"}]})
-    told = ask()
-    assert told.status == 0
-    assert told.found["gmt_create_time"][1] == "unforeseen, please report it: KeyError: 'GmtCreateTime'"
-    assert told.named("not decidable") == ALWAYS_OPEN | {"gmt_create_time"}
+    report = ask()
+    assert report.status == 0
+    assert report.found["gmt_create_time"][1] == "unforeseen, please report it: KeyError: 'GmtCreateTime'"
+    assert report.named("not decidable") == ALWAYS_OPEN | {"gmt_create_time"}
 
 
 def test_runs_that_never_show_leave_most_open(ask: Any, pai_emulator: Any) -> None:
     pai_emulator.inject("patch", action="ListRuns", times=None, fields={"Runs": []})
-    told = ask()
-    assert told.status == 0
-    assert told.found["page_token"][1].startswith("ListRuns does not show the new runs after ")
-    assert told.found["missing_run"][0] == told.found["error_body"][0] == "as assumed"
+    report = ask()
+    assert report.status == 0
+    assert report.found["page_token"][1].startswith("ListRuns does not show the new runs after ")
+    assert report.found["missing_run"][0] == report.found["error_body"][0] == "as assumed"
 
 
-def test_throttling_is_told_where_it_is_met(ask: Any, pai_emulator: Any) -> None:
+def test_throttling_is_reported_if_it_comes(ask: Any, pai_emulator: Any) -> None:
     pai_emulator.quirks.throttle_status = 429
     pai_emulator.inject("throttle", action="GetRun", retry_after_ms=7)
-    told = ask()
-    assert told.status == 0
-    assert told.found["throttling"] == ("as assumed", "met by chance: HTTP 429, retry after 7 ms")
+    report = ask()
+    assert report.status == 0
+    assert report.found["throttling"] == ("as assumed", "came by chance: HTTP 429, retry after 7 ms")
 
 
-# --- what PAI does not let this key do, or does not do at all ---------------------------------------------
+# --- what PAI refuses to this key, or does not do at all ---------------------------------------------
 
 
 WITHOUT = {
@@ -326,11 +329,11 @@ WITHOUT = {
 def test_a_narrow_policy_leaves_the_rest_decidable(ask: Any, pai_emulator: Any, action: str) -> None:
     pai_emulator.add_run("other")
     pai_emulator.inject("error", action=action, times=None)
-    told = ask()
-    assert told.status == 0
-    assert told.named("not decidable") == WITHOUT[action] | ALWAYS_OPEN
+    report = ask()
+    assert report.status == 0
+    assert report.named("not decidable") == WITHOUT[action] | ALWAYS_OPEN
     for name in WITHOUT[action] - ALWAYS_OPEN:
-        assert told.found[name][1] == f"no permission for {action}"
+        assert report.found[name][1] == f"no permission for {action}"
 
 
 KINDS = ["throttle", "server_error", "error", "html", "reset", "reset_after", "truncate"]
@@ -342,50 +345,50 @@ def test_a_fault_midway_leaves_nothing(ask: Any, pai_emulator: Any, kind: str) -
     pai_emulator.quirks.experiment_with_runs = "refused"  # else a forgotten run would go unnoticed
     for action, after in PLACES:
         if (kind, action) == ("error", "DeleteRun"):
-            continue  # what may not be removed is left: another test's
+            continue  # another test covers what may not be removed
         pai_emulator.inject(Fault(kind, action, after=after))
-        told = ask()
-        assert list(told.found) == NAMES
-        # Where nobody knows whether the experiment was made, and it does not show, it is named for safety.
-        perhaps = "NOT REMOVED: perhaps an experiment airflow-provider-pai-conformance-" in told.errors
+        report = ask()
+        assert list(report.found) == NAMES
+        # If the answer was lost and the experiment does not show, the command names it to be safe.
+        perhaps = "NOT REMOVED: perhaps an experiment airflow-provider-pai-conformance-" in report.errors
         assert perhaps == (action == "CreateExperiment" and kind in ("server_error", "html", "reset"))
-        assert told.status == (2 if perhaps else 0)
+        assert report.status == (2 if perhaps else 0)
 
 
-def test_it_gives_up_where_pai_is_gone(ask: Any, pai_emulator: Any) -> None:
+def test_it_stops_where_pai_does_not_answer(ask: Any, pai_emulator: Any) -> None:
     for action in ("GetRun", "LogRunMetrics", "UpdateRun"):
         pai_emulator.inject("server_error", action=action, times=None)
-    told = ask()
-    assert told.status == 2
-    assert "Given up: PaiUnavailableError: UpdateRun: ServiceUnavailable" in told.errors
+    report = ask()
+    assert report.status == 2
+    assert "Stopped: PaiUnavailableError: UpdateRun: ServiceUnavailable" in report.errors
 
 
-def test_what_cannot_be_removed_is_told(ask: Any, pai_emulator: Any) -> None:
+def test_what_cannot_be_removed_is_reported(ask: Any, pai_emulator: Any) -> None:
     pai_emulator.inject("error", action="DeleteRun", times=None)
-    told = ask(leaves=True)
-    assert told.status == 2
-    (run,) = pai_emulator.runs()  # nothing more was made once this was known
-    assert f"NOT REMOVED: the experiment {run['ExperimentId']} (" in told.errors
-    assert f"and its runs {run['RunId']}, because: DeleteRun: NoPermission" in told.errors
+    report = ask(leaves=True)
+    assert report.status == 2
+    (run,) = pai_emulator.runs()  # the command created nothing more after this
+    assert f"NOT REMOVED: the experiment {run['ExperimentId']} (" in report.errors
+    assert f"and its runs {run['RunId']}, because: DeleteRun: NoPermission" in report.errors
     pai_emulator.clear_faults()
-    told = ask(*remedy(told), leaves=True)
-    assert (told.status, told.found) == (0, {})
+    report = ask(*removal_arguments(report), leaves=True)
+    assert (report.status, report.found) == (0, {})
     assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
 
 
-def remedy(told: Told) -> list[str]:
-    """The arguments by which the command says that what is left is removed."""
-    return told.errors.strip().rpartition("add to this command: ")[2].split()
+def removal_arguments(report: Report) -> list[str]:
+    """The arguments that, as the command says, remove what is left."""
+    return report.errors.strip().rpartition("add to this command: ")[2].split()
 
 
 def test_nothing_else_is_removed(ask: Any, pai_emulator: Any, capsys: Any) -> None:
     pai_emulator.add_run(experiment_id=pai_emulator.add_experiment("precious"))
     with pytest.raises(SystemExit):
         main(["--remove", "precious"])
-    assert "their names begin with airflow-provider-pai-conformance-" in capsys.readouterr().err
-    told = ask("--remove", "airflow-provider-pai-conformance-00000000")
-    assert told.status == 2
-    assert "because: no experiment of this name shows" in told.errors
+    assert "named airflow-provider-pai-conformance-" in capsys.readouterr().err
+    report = ask("--remove", "airflow-provider-pai-conformance-00000000")
+    assert report.status == 2
+    assert "because: no experiment of this name shows" in report.errors
 
 
 @pytest.mark.parametrize(
@@ -416,7 +419,7 @@ def test_a_connection_that_is_wrong(
     monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", json.dumps({**good, **fields}))
     assert main([]) == 2
     output, errors = capsys.readouterr()
-    assert errors.startswith(f"Cannot begin: {message}")
+    assert errors.startswith(f"Cannot start: {message}")
     assert "secret" not in (output + errors).replace("its secret", "")
     assert "CreateExperiment" not in pai_emulator.request_counts
 
@@ -428,18 +431,23 @@ def test_without_a_workspace_it_uses_the_default_one(
     monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", uri)
     for value in QUIRKS["default_workspace"]:
         pai_emulator.quirks.default_workspace = value
-        told = ask()
-        assert "the default workspace;" in told.output
-        assert told.named("not decidable") == ALWAYS_OPEN
-        assert told.status == (value == "required")
+        report = ask()
+        assert "the default workspace;" in report.output
+        assert report.named("not decidable") == ALWAYS_OPEN
+        assert report.status == (value == "required")
 
 
 def test_another_workspace_and_an_artifact_uri(ask: Any, pai_emulator: Any) -> None:
-    told = ask("--workspace-id", "145884", "--artifact-uri", "oss://bucket/path", "--conn-id", "pai_default")
-    assert told.status == 0
-    assert told.found["default_workspace"] == ("not decidable", "the default workspace 145883 holds no runs")
-    told = ask("--artifact-uri", "https://bucket/path")
-    assert "CreateExperiment: InvalidParameter: The parameter ArtifactUri" in told.found["page_token"][1]
+    report = ask(
+        "--workspace-id", "145884", "--artifact-uri", "oss://bucket/path", "--conn-id", "pai_default"
+    )
+    assert report.status == 0
+    assert report.found["default_workspace"] == (
+        "not decidable",
+        "the default workspace 145883 holds no runs",
+    )
+    report = ask("--artifact-uri", "https://bucket/path")
+    assert "CreateExperiment: InvalidParameter: The parameter ArtifactUri" in report.found["page_token"][1]
 
 
 # --- interruptions ----------------------------------------------------------------------------------------
@@ -459,7 +467,7 @@ def heard() -> Iterator[None]:
 def signals(heard: None, pai_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Send a process signals while some requests are on their way: ``{(action, count): signal}``."""
     pai_emulator.quirks.experiment_with_runs = "refused"  # else a forgotten run would go unnoticed
-    # A request that is on its way is still carried out, so what it makes shows a moment later.
+    # A request that is on its way is still carried out, so its effect shows a moment later.
     monkeypatch.setattr("airflow_provider_pai.conformance.asking.PAUSES", (0.0, 0.1, 0.5, 5.0))
 
     def send(wanted: dict[tuple[str, int], int], process: int = os.getpid()) -> None:
@@ -478,35 +486,37 @@ POINTS = {
     signal.SIGTERM: [("CreateExperiment", 1), ("CreateRun", 6), ("ListRuns", 28), ("LogRunMetrics", 2)],
     signal.SIGHUP: [("CreateRun", 1), ("DeleteRun", 1), ("ListRuns", 20), ("GetExperiment", 1)],
 }
-"""When each signal comes. The request is carried out, and its answer never read."""
+"""When each signal comes. PAI carries out the request, and the command never reads the answer."""
 
 
 @pytest.mark.parametrize("number", POINTS)
 def test_an_interruption_leaves_nothing(ask: Any, signals: Any, number: signal.Signals) -> None:
     for point in POINTS[number]:
         signals({point: number})
-        told = ask()
-        assert told.status == 128 + number
-        assert len(told.found) < len(NAMES)
-        assert told.errors.startswith("Interrupted: removing what was made; once more leaves it.\nRemoved ")
+        report = ask()
+        assert report.status == 128 + number
+        assert len(report.found) < len(NAMES)
+        assert report.errors.startswith(
+            "Interrupted: removing what was created; a second interrupt leaves it.\nRemoved "
+        )
 
 
 def test_the_first_signal_does_not_stop_the_removal(ask: Any, signals: Any) -> None:
     signals({("DeleteRun", 4): signal.SIGTERM})
-    told = ask()
-    assert (told.status, list(told.found)) == (0, NAMES)
+    report = ask()
+    assert (report.status, list(report.found)) == (0, NAMES)
 
 
 def test_the_second_signal_leaves_what_is_left_and_says_so(ask: Any, signals: Any, pai_emulator: Any) -> None:
     signals({("ListRuns", 12): signal.SIGINT, ("DeleteRun", 3): signal.SIGINT})
-    told = ask(leaves=True)
-    assert told.status == 2
-    assert "because: interrupted" in told.errors
-    assert experiments(pai_emulator)[0] in told.errors
+    report = ask(leaves=True)
+    assert report.status == 2
+    assert "because: interrupted" in report.errors
+    assert experiments(pai_emulator)[0] in report.errors
     left = pai_emulator.runs()
     assert left
-    assert all(run["RunId"] in told.errors for run in left)
-    assert ask(*remedy(told), leaves=True).status == 0
+    assert all(run["RunId"] in report.errors for run in left)
+    assert ask(*removal_arguments(report), leaves=True).status == 0
     assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
 
 
@@ -527,13 +537,13 @@ def test_the_command_needs_no_database_and_can_be_interrupted(
     ) as process:
         signals({("CreateRun", 4): number}, process.pid)
         try:
-            told = Told(0, *process.communicate(timeout=100))
+            report = Report(0, *process.communicate(timeout=100))
         finally:
             process.kill()
     assert process.returncode == 128 + number
-    assert "\nInterrupted: " in f"\n{told.errors}"  # Airflow may have warned of its own settings before
-    assert "Traceback" not in told.errors
-    assert SECRET not in told.output + told.errors
+    assert "\nInterrupted: " in f"\n{report.errors}"  # Airflow may have warned of its own settings before
+    assert "Traceback" not in report.errors
+    assert SECRET not in report.output + report.errors
     assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
 
 

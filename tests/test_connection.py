@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 - fixtures come by import
-"""A Connection means what its form says, in every way it can be written; what it cannot mean is refused."""
+"""Connections: every way to write one gives the same settings, and mistakes are refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HANGZHOU = "https://aiworkspace.cn-hangzhou.aliyuncs.com"
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Write a connection as JSON, and return what a hook makes of it."""
+    """Write a connection as JSON, and return the settings that a hook reads from it."""
 
     def connect(region: str | None = None, **fields: Any) -> Settings:
         monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps({"conn_type": "pai", **KEY, **fields}))
@@ -33,7 +33,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def everything_said(error: BaseException) -> str:
-    """The text of an error and of all it came from."""
+    """The text of an error and of its causes."""
     return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
@@ -82,7 +82,7 @@ def everything_said(error: BaseException) -> str:
         ({"host": " pai.example.com "}, "https://pai.example.com"),
     ],
 )
-def test_a_host_is_an_endpoint_and_a_region_makes_one(connect: Any, fields: Any, endpoint: str) -> None:
+def test_a_host_is_an_endpoint_and_a_region_gives_one(connect: Any, fields: Any, endpoint: str) -> None:
     assert connect(**fields).endpoint == endpoint
 
 
@@ -91,7 +91,7 @@ def test_every_public_region_is_known(connect: Any, region: str) -> None:
     assert connect(extra={"region": region}).endpoint == f"https://aiworkspace.{region}.aliyuncs.com"
 
 
-def test_a_region_that_is_new_is_no_hindrance_where_its_endpoint_is_named(connect: Any) -> None:
+def test_a_new_region_works_with_its_endpoint_as_host(connect: Any) -> None:
     settings = connect(host="aiworkspace.mars-1.aliyuncs.com", extra={"region": "mars-1"})
     assert (settings.endpoint, settings.region) == ("https://aiworkspace.mars-1.aliyuncs.com", "mars-1")
 
@@ -125,8 +125,8 @@ REFUSED = [
     ),
     pytest.param({"host": "http://127.0.0.1.example.com"}, ["allow_http"], id="looks like loopback"),
     pytest.param({"host": "http://localhost.example.com"}, ["allow_http"], id="looks like localhost"),
-    pytest.param({"host": "http://[::1"}, ["'tried'", "no address"], id="broken IPv6"),
-    pytest.param({"host": "pai.example.com:port"}, ["'tried'", "no address"], id="no port number"),
+    pytest.param({"host": "http://[::1"}, ["'tried'", "is not an address"], id="broken IPv6"),
+    pytest.param({"host": "pai.example.com:port"}, ["'tried'", "is not an address"], id="no port number"),
     pytest.param({"host": "pai example com"}, ["pai example com"], id="spaces within"),
     pytest.param({"host": "https://"}, ["https://"], id="no host at all"),
     pytest.param({"host": "ftp://pai.example.com"}, ["ftp://pai.example.com"], id="ftp"),
@@ -148,7 +148,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("fields", "words"), REFUSED)
-def test_what_a_connection_cannot_mean_is_refused_before_a_request(
+def test_mistakes_in_a_connection_are_refused_before_a_request(
     connect: Any, fields: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(PaiConfigurationError) as caught:
@@ -159,7 +159,7 @@ def test_what_a_connection_cannot_mean_is_refused_before_a_request(
 
 
 @pytest.mark.parametrize(("fields", "words"), REFUSED)
-def test_no_refusal_tells_a_secret(connect: Any, fields: dict[str, Any], words: list[str]) -> None:
+def test_no_refusal_shows_a_secret(connect: Any, fields: dict[str, Any], words: list[str]) -> None:
     extra = {"access_key_secret": "a-second-secret", **fields.get("extra", {})}
     if extra.get("credential_type") != "sts":
         extra["security_token"] = TOKEN
@@ -180,12 +180,12 @@ def test_a_missing_connection_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("workspace_id", [145883, "145883"])
-def test_a_workspace_id_is_a_text_however_it_was_written(connect: Any, workspace_id: Any) -> None:
+def test_a_workspace_id_becomes_a_text_however_it_was_written(connect: Any, workspace_id: Any) -> None:
     assert connect(extra={"region": "cn-hangzhou", "workspace_id": workspace_id}).workspace_id == "145883"
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-def test_what_is_left_empty_in_the_form_counts_as_absent(connect: Any, nothing: Any) -> None:
+def test_an_empty_field_of_the_form_counts_as_absent(connect: Any, nothing: Any) -> None:
     settings = connect(extra={**dict.fromkeys(FIELDS, nothing), "region": "cn-hangzhou"})
     assert (settings.workspace_id, settings.console_url, settings.endpoint) == (None, None, HANGZHOU)
     assert settings.credentials.get().security_token is None
@@ -214,10 +214,10 @@ def test_a_connection_of_the_official_provider_works(connect: Any) -> None:
 
 def test_settings_show_no_secret(connect: Any) -> None:
     settings = connect(extra={"region": "cn-hangzhou", "security_token": TOKEN})
-    shown = f"{settings!r} {settings} {settings.credentials!r} {settings.credentials.get()!r}"
-    shown += repr(vars(PaiHook("tried"))) + repr(PaiHook("tried").client())
-    assert KEY["password"] not in shown
-    assert TOKEN not in shown
+    exposed = f"{settings!r} {settings} {settings.credentials!r} {settings.credentials.get()!r}"
+    exposed += repr(vars(PaiHook("tried"))) + repr(PaiHook("tried").client())
+    assert KEY["password"] not in exposed
+    assert TOKEN not in exposed
 
 
 def test_the_form_describes_every_field_and_hides_what_is_not_used() -> None:
@@ -230,7 +230,7 @@ def test_the_form_describes_every_field_and_hides_what_is_not_used() -> None:
     assert FIELDS["security_token"]["schema"]["format"] == "password"
 
 
-# --- from where it is read, by tasks in a real DAG run ----------------------------------------------------
+# --- where tasks of a real DAG run read it from ---------------------------------------------------------
 
 
 def cli(*words: str) -> None:
@@ -286,17 +286,17 @@ def test_a_task_leaves_no_secret_in_database_nor_logs(
         PaiListRunsOperator(task_id="list", pai_conn_id="secretive")
     ran = run_dag(dag)
     assert ran.states == {"list": "failed" if fields else "success"}
-    told = "".join(capfd.readouterr()) + caplog.text + ran.dag.dag_id
-    told += "".join(everything_said(error) for errors in ran.errors.values() for error in errors)
-    told += repr(ran.rendered("list")) + repr(ran.xcom("list"))
-    told += "".join(path.read_bytes().decode("latin-1") for path in HOME.rglob("*") if path.is_file())
-    assert ran.dag.dag_id in told
-    assert secret not in told
-    assert TOKEN not in told
+    texts = "".join(capfd.readouterr()) + caplog.text + ran.dag.dag_id
+    texts += "".join(everything_said(error) for errors in ran.errors.values() for error in errors)
+    texts += repr(ran.rendered("list")) + repr(ran.xcom("list"))
+    texts += "".join(path.read_bytes().decode("latin-1") for path in HOME.rglob("*") if path.is_file())
+    assert ran.dag.dag_id in texts
+    assert secret not in texts
+    assert TOKEN not in texts
 
 
 def echoed(secret: str) -> dict[str, str]:
-    """What gateways write when they repeat a request, each in its own escaping of ``+ / =``."""
+    """A request as gateways repeat it, each with another escaping of ``+ / =``."""
     encoded = secret.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
     return {
         "plain": json.dumps({"Code": "SignatureDoesNotMatch", "Message": f"signed was [{secret}]"}),

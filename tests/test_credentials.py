@@ -1,4 +1,4 @@
-"""A credential is whole, fits into a header, and shows itself nowhere."""
+"""A credential is complete, fits into a header, and never shows its secrets."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ def test_a_connection_without_a_key_is_refused(part):
     ],
 )
 def test_no_way_of_showing_a_credential_shows_its_secrets(show):
-    shown = show(WHOLE)
-    assert SECRET not in shown
-    assert TOKEN not in shown
+    exposed = show(WHOLE)
+    assert SECRET not in exposed
+    assert TOKEN not in exposed
 
 
-def test_a_credential_survives_the_way_to_another_process():
+def test_a_credential_survives_pickling():
     assert pickle.loads(pickle.dumps(WHOLE)) == WHOLE
     assert msgspec.structs.replace(WHOLE, access_key_id="x").access_key_id == "x"
 
 
-def test_the_static_source_gives_what_it_was_given_without_blocking():
+def test_the_static_source_returns_its_credential_without_blocking():
     source = StaticCredential(WHOLE)
     assert source.get() is WHOLE
     assert source.blocking is False
@@ -91,13 +91,13 @@ ENCODINGS = {
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS.keys())
 @pytest.mark.parametrize("secret", [SECRET, TOKEN])
-def test_an_echo_of_a_secret_is_taken_out_however_it_is_encoded(encode, secret):
+def test_a_repeated_secret_is_removed_however_it_is_encoded(encode, secret):
     body = b"before " + encode(secret).encode() + b" between " + encode(secret).encode() + b" after"
     assert WHOLE.redact(body) == b"before *** between *** after"
 
 
 @given(st.binary(max_size=200))
-def test_a_body_without_secrets_stays_as_it_is(body):
+def test_a_body_without_secrets_is_unchanged(body):
     assert WHOLE.redact(body) == body
 
 

@@ -1,6 +1,6 @@
-"""The emulator through its own front door: signatures, answers, quirks, faults, and the command line.
+"""The emulator over HTTP: signatures, answers, quirks, faults, and the command line.
 
-Requests are signed by a few lines of this module, so that neither the emulator nor the client signs for it.
+A few lines of this module sign the requests, so that neither the emulator nor the client signs for it.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ def authorization(
 
 
 class Pai:
-    """A client that signs, and lets a test spoil what it signed."""
+    """A client that signs, and lets a test change the signed request."""
 
-    emulator: PaiEmulator  # where the server is one of this process
+    emulator: PaiEmulator  # if the server runs in this process
 
     def __init__(self, url: str, now: Callable[[], float] = time.time) -> None:
         self.url = url
@@ -94,7 +94,7 @@ class Pai:
         unsigned: tuple[str, ...] = (),
         **headers: str,
     ) -> requests.PreparedRequest:
-        """A request; `headers` (with _ for -) are signed in place of the good ones."""
+        """A request. `headers` (with _ for -) are signed in place of the correct ones."""
         method, template = PATHS[action]
         path = "/api/v1/" + template.format(*(quote(value, safe="") for value in values))
         raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
@@ -130,8 +130,8 @@ class Pai:
     def names(self, **query: object) -> list[str]:
         return [run["Name"] for run in self.list_runs(**query)["Runs"]]
 
-    def walk(self, **query: object) -> Iterator[dict[str, Any]]:
-        """The pages that the tokens lead through."""
+    def pages(self, **query: object) -> Iterator[dict[str, Any]]:
+        """All pages, read by token."""
         token: object = 0
         for _ in range(500):
             page = self.list_runs(**query, PageToken=token)
@@ -284,7 +284,7 @@ def test_sts(pai: Pai) -> None:
     ]:
         assert pai.refusal("ListRuns", **{**good, **change})[:2] == (400, code)
     assert pai.refusal("ListRuns", key="STS.a", secret="s")[:2] == (400, "MissingSecurityToken")
-    # The real service quotes what it signed, token and all: clients are tested against leaking that.
+    # The real service repeats what it signed, with the token: clients must not leak it.
     code, message = pai.refusal("ListRuns", **{**good, "secret": "wrong"})[1:]
     assert code == "SignatureDoesNotMatch"
     assert "x-acs-security-token:tok+/=" in message
@@ -308,7 +308,7 @@ def test_bearer_tokens(pai: Pai) -> None:
     assert ask("abc") == (400, "InvalidBearerToken.Expired")
 
 
-def test_keys_come_and_go(pai: Pai) -> None:
+def test_keys_are_accepted_and_revoked(pai: Pai) -> None:
     pai.emulator.accept("second", "2")
     assert pai("ListRuns", key="second", secret="2").status_code == 200
     pai.emulator.revoke("second")
@@ -322,8 +322,8 @@ def test_the_clock_moves(pai: Pai) -> None:
     answer = pai("GetRun", run_id)
     created = datetime.fromisoformat(answer.json()["GmtCreateTime"].replace("Z", "+00:00"))
     assert (created - datetime.now(timezone.utc)).total_seconds() > 80000
-    told = datetime.strptime(answer.headers["Date"], "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=timezone.utc)
-    assert (told - datetime.now(timezone.utc)).total_seconds() > 80000
+    date = datetime.strptime(answer.headers["Date"], "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=timezone.utc)
+    assert (date - datetime.now(timezone.utc)).total_seconds() > 80000
     pai.emulator.clock_offset = 0
 
 
@@ -429,7 +429,7 @@ def test_labels_filter_is_exact_and_means_and(pai: Pai) -> None:
     assert pai.names(Labels="absent:true") == []
 
 
-def test_labels_come_and_go(pai: Pai) -> None:
+def test_labels_are_set_and_removed(pai: Pai) -> None:
     run_id = pai.emulator.add_run("late")
     assert pai.list_runs(Labels="stage:done")["TotalCount"] == 0
     created = pai.emulator.runs()[0]["GmtCreateTime"]
@@ -511,7 +511,7 @@ def test_wrong_metrics_are_refused(pai: Pai, metric: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"{", b"[]", b"null", b'"x"', b"\xff", b'{"Name": "\\ud800"}'])
-def test_a_body_that_is_no_object_is_refused(pai: Pai, raw: bytes) -> None:
+def test_a_body_that_is_not_an_object_is_refused(pai: Pai, raw: bytes) -> None:
     assert pai.refusal("CreateRun", body=raw)[:2] == (400, "InvalidRequestBody")
 
 
@@ -564,7 +564,7 @@ def test_the_labels_filter_agrees_with_a_plain_loop(population: list[dict[str, s
         run_ids = account.add_runs(len(population), labels=population.__getitem__) if population else []
         for _ in range(3):
             wanted = data.draw(st.dictionaries(st.sampled_from("abc"), st.sampled_from("xyz"), min_size=1))
-            if run_ids:  # counts and answers are remembered: change something in between
+            if run_ids:  # counts and answers are cached: change something in between
                 index = data.draw(st.integers(0, len(run_ids) - 1))
                 account.label_run(run_ids[index], wanted)
                 population[index] = {**population[index], **wanted}
@@ -600,7 +600,7 @@ def call(account: Account, quirks: Quirks, **query: str) -> dict[str, Any]:
     empty_pages=st.sampled_from(["never", "between", "last"]),
     order_by=st.sampled_from(["GmtCreateTime ASC", "GmtCreateTime DESC", "Name ASC"]),
 )
-def test_every_style_of_token_leads_through_all_runs_once(
+def test_every_style_of_token_reads_all_runs_once(
     size: int, total: int, order_by: str, **settings: Any
 ) -> None:
     account, quirks = Account(), Quirks(**settings)
@@ -628,15 +628,15 @@ def test_every_style_of_token_leads_through_all_runs_once(
 def test_page_tokens_by_quirk(pai: Pai) -> None:
     pai.emulator.add_runs(5)
     quirks = pai.emulator.quirks
-    assert [page["NextPageToken"] for page in pai.walk(MaxResults=2)] == [2, 4, 0]
+    assert [page["NextPageToken"] for page in pai.pages(MaxResults=2)] == [2, 4, 0]
     quirks.page_token = "index"
-    assert [page["NextPageToken"] for page in pai.walk(MaxResults=2)] == [1, 2, 0]
+    assert [page["NextPageToken"] for page in pai.pages(MaxResults=2)] == [1, 2, 0]
     quirks.token_type = "string"
-    assert [page["NextPageToken"] for page in pai.walk(MaxResults=2)] == ["1", "2", "0"]
+    assert [page["NextPageToken"] for page in pai.pages(MaxResults=2)] == ["1", "2", "0"]
     quirks.empty_pages = "between"
-    assert [len(page["Runs"]) for page in pai.walk(MaxResults=2)] == [2, 0, 2, 0, 1]
+    assert [len(page["Runs"]) for page in pai.pages(MaxResults=2)] == [2, 0, 2, 0, 1]
     quirks.empty_pages = "last"
-    assert [len(page["Runs"]) for page in pai.walk(MaxResults=2)] == [2, 2, 1, 0]
+    assert [len(page["Runs"]) for page in pai.pages(MaxResults=2)] == [2, 2, 1, 0]
     quirks.total_count = "absent"
     assert "TotalCount" not in pai.list_runs()
     quirks.empty_pages, quirks.page_token, quirks.token_type = "never", "repeated", "integer"
@@ -722,10 +722,14 @@ def test_labels_by_quirk(pai: Pai) -> None:
 
 def test_details_and_the_default_workspace_by_quirk(pai: Pai) -> None:
     pai.emulator.add_run(labels={"a": "1"})
-    for verbose, told in [("honoured", [True, False]), ("always", [True, True]), ("never", [False, False])]:
+    for verbose, detailed in [
+        ("honoured", [True, False]),
+        ("always", [True, True]),
+        ("never", [False, False]),
+    ]:
         pai.emulator.quirks.verbose = verbose
         runs = [pai.list_runs(Verbose=flag)["Runs"][0] for flag in ("true", "false")]
-        assert ["Labels" in run for run in runs] == told
+        assert ["Labels" in run for run in runs] == detailed
     pai.emulator.quirks.default_workspace = "required"
     assert pai.refusal("ListRuns")[:2] == (400, "InvalidParameter")
     assert len(pai.list_runs(WorkspaceId=pai.emulator.workspace_id)["Runs"]) == 1
@@ -805,7 +809,7 @@ def test_unknown_quirks_and_values_are_refused() -> None:
 # Faults
 
 
-def test_faults_are_met_in_turn(pai: Pai) -> None:
+def test_faults_happen_in_order(pai: Pai) -> None:
     emulator = pai.emulator
     emulator.inject(Fault("throttle", action="ListRuns", times=2, retry_after_ms=1500))
     emulator.inject("server_error", action="ListRuns", status=500, after=1)
@@ -828,13 +832,13 @@ def test_a_fault_lets_some_requests_pass_first(pai: Pai) -> None:
     assert [pai("ListRuns").status_code for _ in range(4)] == [200, 200, 503, 200]
 
 
-def test_answers_that_are_no_answers(pai: Pai) -> None:
+def test_faults_in_place_of_an_answer(pai: Pai) -> None:
     emulator = pai.emulator
     emulator.inject("html")
     emulator.inject("html", status=200)
     emulator.inject("body", body="null")
     emulator.inject("body", body=b"\xff{", status=418, content_type="text/plain")
-    answers = [pai("ListRuns", secret="wrong") for _ in range(4)]  # no signature is needed to meet them
+    answers = [pai("ListRuns", secret="wrong") for _ in range(4)]  # they need no signature
     assert [answer.status_code for answer in answers] == [502, 200, 200, 418]
     assert answers[0].text.startswith("<html>")
     assert [answer.content for answer in answers[2:]] == [b"null", b"\xff{"]
@@ -899,7 +903,7 @@ def test_the_population_changes_between_pages(pai: Pai) -> None:
     run_ids = pai.emulator.add_runs(4, name=lambda index: f"run-{index}")
     pai.emulator.inject("insert_run", action="ListRuns", after=1, run={"name": "new"})
     pai.emulator.inject("label_run", action="ListRuns", after=1, run_id=run_ids[0], labels={"a": "b"})
-    seen = [run["Name"] for page in pai.walk(MaxResults=2) for run in page["Runs"]]
+    seen = [run["Name"] for page in pai.pages(MaxResults=2) for run in page["Runs"]]
     assert seen == ["run-3", "run-2", "run-2", "run-1", "run-0"]
     assert pai.names(Labels="a:b") == ["run-0"]
     pai.emulator.inject("delete_run", run_id=run_ids[1])
@@ -989,7 +993,7 @@ def start_command(*arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path, ending: signal.Signals) -> None:
+def test_the_command_serves_until_a_signal_ends_it(tmp_path: Path, ending: signal.Signals) -> None:
     arguments = (
         "--port",
         "0",
@@ -1017,7 +1021,7 @@ def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path, ending: sign
 
 
 @pytest.mark.timeout(60)
-def test_the_command_says_what_it_cannot_do(tmp_path: Path) -> None:
+def test_the_command_says_why_it_cannot_start(tmp_path: Path) -> None:
     database = str(tmp_path / "pai.sqlite")
     with PaiEmulator(db=database) as emulator:
         for arguments, message in [
@@ -1031,7 +1035,7 @@ def test_the_command_says_what_it_cannot_do(tmp_path: Path) -> None:
             assert "Traceback" not in errors
 
 
-def test_a_taken_port_is_an_error_here_too(pai_emulator: PaiEmulator) -> None:
+def test_a_port_in_use_is_an_error_here_too(pai_emulator: PaiEmulator) -> None:
     with pytest.raises(OSError, match="address already in use"):
         PaiEmulator(port=pai_emulator.port).start()
 
@@ -1041,7 +1045,7 @@ def test_the_fixture_needs_no_airflow() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=Path(__file__).parents[1])
 
 
-def test_the_connection_uri_says_it_all() -> None:
+def test_the_connection_uri_is_complete() -> None:
     with PaiEmulator(access_key_id="a/b", access_key_secret="c@d:e") as emulator:
         scheme, rest = emulator.connection_uri.split("://", 1)
         parts = urlsplit(rest)
@@ -1068,11 +1072,11 @@ def test_a_file_keeps_the_state(tmp_path: Path) -> None:
 
 CONNECTIONS = 1000
 FILES = 2 * CONNECTIONS + 300
-"""How many a process with both ends of these connections has open."""
+"""How many files a process with both ends of these connections has open."""
 
 
 def ask_on_many_connections() -> list[int]:
-    """Ask a thousand times at once, twice, and return the statuses; in a process of its own."""
+    """Send a thousand requests at once, twice, and return the statuses; for a process of its own."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
 
@@ -1093,7 +1097,7 @@ def ask_on_many_connections() -> list[int]:
             ]
 
     with PaiEmulator() as emulator:
-        # All wait for each other, so that there are a thousand connections before the first answer.
+        # All wait for each other, so that a thousand connections exist before the first answer.
         emulator.inject("slow", delay=2, times=CONNECTIONS)
         statuses = asyncio.run(ask_all(emulator))
         assert emulator.request_counts == {"ListRuns": 2 * CONNECTIONS}
@@ -1107,7 +1111,7 @@ def test_a_thousand_connections_at_once() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < FILES:
         pytest.skip(f"a process may not open {FILES} files here, which both ends of the connections need")
-    # A process of its own: what other tests left open, and close when it is collected, may be among so many.
+    # In a process of its own, since other tests of this process may have left connections open.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         assert process.submit(ask_on_many_connections).result(timeout=100) == [200] * 2 * CONNECTIONS
 

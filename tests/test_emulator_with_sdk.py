@@ -1,4 +1,4 @@
-"""The emulator as the official SDK sees it, sync and async: every operation, every parameter of ListRuns."""
+"""The emulator with the official SDK, sync and async: every operation, every parameter of ListRuns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_pai.emulator import PaiEmulator
 
 pytestmark = [
     pytest.mark.timeout(120),
-    # The SDK's own: datetime.utcnow, and sessions it leaves to the garbage collector.
+    # Warnings of the SDK: datetime.utcnow, and sessions that it does not close.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -123,7 +123,7 @@ def test_a_run_without_a_name_is_called_by_its_id(sdk: Any, pai_emulator: PaiEmu
 
 @pytest.fixture
 def population(pai_emulator: PaiEmulator) -> str:
-    """Five runs, a day apart, in two experiments and two workspaces; returns one experiment's id."""
+    """Five runs, a day apart, in two experiments and two workspaces. Returns the id of one experiment."""
     experiment_id = pai_emulator.add_experiment("mine")
     for day, name in enumerate(["delta", "alpha", "charlie", "bravo"], start=1):
         pai_emulator.add_run(
@@ -188,7 +188,7 @@ def test_list_runs_verbose(sdk: Any, population: str, verbose: bool) -> None:
         assert {label.key: label.value for label in run.labels}["note"] == "a b+c*d~e/f:g"
 
 
-def test_tokens_lead_through_all_runs(sdk: Any, population: str) -> None:
+def test_tokens_read_all_runs(sdk: Any, population: str) -> None:
     seen, token = [], 0
     for _ in range(10):
         page = sdk("list_runs", models.ListRunsRequest(page_token=token, max_results=3))

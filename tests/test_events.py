@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from airflow_db import VERSION, airflow_db, pai  # noqa: F401 - fixtures
-from test_triggers import (
+from test_triggers import (  # noqa: F401
     EVALUATED,
     INTERVAL,
     LABEL,
@@ -20,12 +20,11 @@ from test_triggers import (
     in_one_loop,
     more_polls,
     polls,
-    shared,
+    quota,
+    the_poller,
     triggerer,
     until,
 )
-
-from airflow_provider_pai._compat import SHARES_POLLS
 
 if VERSION < (3, 0):
     pytest.skip("asset watchers came with Airflow 3.0", allow_module_level=True)
@@ -36,6 +35,8 @@ from airflow_provider_pai.api import PaiUsageError
 from airflow_provider_pai.triggers import PaiRunEventTrigger, pai_run_asset
 from airflow_provider_pai.waiting import events
 
+HAS_STORES = VERSION >= (3, 3)
+stores = pytest.mark.skipif(not HAS_STORES, reason="state stores came with Airflow 3.3")
 pytestmark = pytest.mark.timeout(2 * LIMIT)
 
 
@@ -83,7 +84,7 @@ def kept_by_airflow(stored: Stored) -> Iterator[None]:
 def stored(pai: Any) -> Iterator[Stored]:  # noqa: F811
     """The state stores of Airflow 3.3; on an Airflow before it nothing is ever stored."""
     made = Stored()
-    if not SHARES_POLLS:
+    if not HAS_STORES:
         yield made
         return
     with kept_by_airflow(made):
@@ -93,7 +94,7 @@ def stored(pai: Any) -> Iterator[Stored]:  # noqa: F811
 def watcher(*assets: str, **arguments: Any) -> PaiRunEventTrigger:
     """The trigger of a watcher of these assets."""
     made = PaiRunEventTrigger(**{"labels": LABEL, "poke_interval": INTERVAL, **arguments})
-    if SHARES_POLLS and assets:
+    if HAS_STORES and assets:
         from airflow.sdk.execution_time.context import AssetStateStoreAccessors
 
         made.asset_state_store = AssetStateStoreAccessors(inlets=[Asset(name=name) for name in assets])
@@ -178,6 +179,52 @@ async def test_a_run_that_comes_to_meet_the_metrics_is_announced(pai, stored):  
 
 
 @in_one_loop
+async def test_a_value_logged_late_to_a_run_beyond_the_newest_page_is_announced(pai, stored):  # noqa: F811
+    run = pai.add_run("a", labels=EVALUATED, metrics={"f1": 0.5}, gmt_create_time=OLD)
+    pai.add_runs(150, labels=EVALUATED, metrics={"f1": 0.99})
+    async with triggerer() as airflow:
+        airflow.start(watcher("models", metrics={"f1": ">= 0.9"}))
+        await quiet(pai, 8)
+        pai.measure_run(run, {"f1": 0.95})
+        await until(lambda: names(airflow))
+        known = polls(pai)
+        await more_polls(pai, 5)  # nothing is left to be measured, so each of them is the newest page alone
+        assert [request.query.get("PageToken") for request in pai.requests[known + 1 :]] == [None] * 4
+    assert names(airflow) == ["a"]
+
+
+@in_one_loop
+async def test_after_a_question_that_failed_it_looks_again_at_the_next_poll(pai, stored):  # noqa: F811
+    old = pai.add_run("old", gmt_create_time=OLD)
+    pai.add_runs(250, labels=EVALUATED)
+    async with triggerer() as airflow:
+        airflow.start(watcher("models"))
+        await quiet(pai, 8)
+        # The newest page comes, and whatever is asked beyond it does not, twice with all attempts.
+        pai.inject("server_error", action="ListRuns", times=10, after=1)
+        pai.label_run(old, EVALUATED)
+        await until(lambda: names(airflow))
+    assert names(airflow) == ["old"]
+
+
+@stores
+@in_one_loop
+async def test_what_identifies_its_memory_is_what_is_asked(pai, stored):  # noqa: F811
+    async with triggerer() as airflow:
+        airflow.start(watcher("models"))
+        await quiet(pai)
+        run = pai.add_run("a", labels=EVALUATED)
+        await until(lambda: run in stored.remembered())
+    pai.add_run("down", labels=EVALUATED)
+    async with triggerer() as again:
+        changed = {"labels": EVALUATED, "poke_interval": INTERVAL / 2, "per_run": True}
+        again.start(watcher("models", **changed))
+        await until(lambda: names(again))
+        await quiet(pai)
+    assert names(again) == ["down"]
+
+
+@in_one_loop
 async def test_one_event_tells_of_all_runs_of_a_poll_or_each_has_its_own(pai, stored):  # noqa: F811
     async with triggerer() as airflow:
         airflow.start(watcher("batch"))
@@ -208,7 +255,6 @@ async def test_one_event_tells_of_all_runs_of_a_poll_or_each_has_its_own(pai, st
     assert (run["labels"], run["metrics"]) == (EVALUATED, {"f1": 0.9, "loss": "NaN"})
 
 
-@shared
 @in_one_loop
 async def test_watchers_and_waits_share_one_poll(pai, stored):  # noqa: F811
     from test_triggers import wait
@@ -219,14 +265,14 @@ async def test_watchers_and_waits_share_one_poll(pai, stored):  # noqa: F811
             airflow.start(watcher("models", experiment_id=found))
             airflow.start(wait(experiment_id=found))
         await until(lambda: polls(pai) >= 4)
-        assert len(airflow.manager._groups) == 1
+        the_poller()
         assert all("ExperimentId" not in request.query for request in pai.requests)
 
 
 # --- restarts
 
 
-@shared
+@stores
 @in_one_loop
 async def test_a_restart_loses_nothing_and_repeats_nothing(pai, stored):  # noqa: F811
     pai.add_run("there", labels=EVALUATED)
@@ -250,7 +296,7 @@ async def test_a_restart_loses_nothing_and_repeats_nothing(pai, stored):  # noqa
     assert names(airflow)[2:] == ["after"]
 
 
-@shared
+@stores
 @in_one_loop
 async def test_a_kill_before_the_runs_are_stored_repeats_them(pai, stored, monkeypatch):  # noqa: F811
     monkeypatch.setattr(events, "SETTLE_SECONDS", 1000.0)
@@ -265,7 +311,7 @@ async def test_a_kill_before_the_runs_are_stored_repeats_them(pai, stored, monke
     assert sorted(names(again)) == sorted(names(airflow))
 
 
-@pytest.mark.skipif(SHARES_POLLS, reason="3.3 has state stores")
+@pytest.mark.skipif(HAS_STORES, reason="3.3 has state stores")
 @in_one_loop
 async def test_without_a_store_a_restart_repeats_nothing_and_misses_what_came_meanwhile(pai):  # noqa: F811
     async with triggerer() as airflow:
@@ -282,7 +328,7 @@ async def test_without_a_store_a_restart_repeats_nothing_and_misses_what_came_me
     assert names(airflow) == ["after"]
 
 
-@shared
+@stores
 @in_one_loop
 async def test_several_assets_may_be_watched_alike(pai, stored):  # noqa: F811
     async with triggerer() as airflow:
@@ -299,7 +345,7 @@ async def test_several_assets_may_be_watched_alike(pai, stored):  # noqa: F811
     assert (names(airflow), names(again)) == (["a"], ["b"])
 
 
-@shared
+@stores
 @in_one_loop
 async def test_watchers_of_one_asset_with_other_filters_do_not_mix(pai, stored):  # noqa: F811
     mine, yours = pai.add_experiment(), pai.add_experiment()
@@ -321,7 +367,7 @@ async def test_watchers_of_one_asset_with_other_filters_do_not_mix(pai, stored):
     assert again.events == [[], []]
 
 
-@shared
+@stores
 @in_one_loop
 async def test_what_is_stored_is_bounded_and_forgets_only_the_oldest(pai, stored, monkeypatch):  # noqa: F811
     monkeypatch.setattr(events, "REMEMBERED", 20)
@@ -343,7 +389,7 @@ async def test_what_is_stored_is_bounded_and_forgets_only_the_oldest(pai, stored
     assert len(json.loads(value)["runs"]) == 20
 
 
-@shared
+@stores
 def test_what_is_stored_stays_below_what_a_store_should_hold():
     announced = events.Announced()
     from airflow_provider_pai.api import Run
@@ -353,7 +399,7 @@ def test_what_is_stored_stays_below_what_a_store_should_hold():
     assert len(json.dumps(announced.stored())) < 64_000
 
 
-@shared
+@stores
 @in_one_loop
 async def test_a_store_that_fails_ends_nothing(pai, stored):  # noqa: F811
     stored.fails = True
@@ -425,19 +471,6 @@ async def test_it_outlives_a_missing_connection(pai, stored, monkeypatch):  # no
         await quiet(pai)
         pai.add_run("a", labels=EVALUATED)
         await until(lambda: names(airflow) == ["a"])
-
-
-@in_one_loop
-async def test_it_polls_for_itself_where_polls_are_not_shared(pai):  # noqa: F811
-    triggers = [watcher(), watcher(per_run=True)]
-    streams = [trigger.run() for trigger in triggers]
-    firsts = [asyncio.create_task(anext(stream)) for stream in streams]
-    await quiet(pai)
-    pai.add_run("a", labels=EVALUATED)
-    batch, one = [(await first).payload for first in firsts]
-    assert [run["name"] for run in batch["runs"]] == [one["run"]["name"]] == ["a"]
-    for stream in streams:
-        await stream.aclose()
 
 
 # --- in a DAG

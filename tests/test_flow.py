@@ -1,4 +1,4 @@
-"""The one judge: what an answer means, whether it is tried again, and how long that may take."""
+"""What an answer means, whether its request is sent again, and how long that may take."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def attempts(play: Any, ask: Any, outcome: Outcome) -> tuple[PaiError, list[Requ
     return caught.value, sent
 
 
-# --- what an answer means, and whether it is worth a retry
+# --- what an answer means, and whether a retry can help
 
 ONCE, AGAIN = 1, flow.ATTEMPTS
 VERDICTS = [
@@ -168,7 +168,7 @@ IDS = [
 
 
 @pytest.mark.parametrize(("outcome", "kind", "times"), VERDICTS, ids=IDS)
-def test_a_read_meets_its_error_and_is_tried_as_often_as_it_helps(play, outcome, kind, times):
+def test_a_read_raises_its_error_and_is_sent_again_only_if_that_can_help(play, outcome, kind, times):
     failure, sent = attempts(play, READS["ListRuns"], outcome)
     assert type(failure) is kind
     assert len(sent) == times
@@ -177,7 +177,7 @@ def test_a_read_meets_its_error_and_is_tried_as_often_as_it_helps(play, outcome,
 
 @each_read
 @pytest.mark.parametrize("outcome", [THROTTLED, UNAVAILABLE, RESET, response(200, HTML)], ids=repr)
-def test_every_read_is_tried_again_after_a_passing_fault(play, ask, outcome):
+def test_every_read_is_sent_again_after_a_transient_fault(play, ask, outcome):
     assert len(attempts(play, ask, outcome)[1]) == flow.ATTEMPTS
 
 
@@ -185,7 +185,7 @@ def test_every_read_is_tried_again_after_a_passing_fault(play, ask, outcome):
 @pytest.mark.parametrize(
     "outcome", [THROTTLED, error(400, "Throttling"), REFUSED], ids=["429", "400", "refused"]
 )
-def test_a_write_that_was_surely_not_carried_out_is_tried_again(play, ask, outcome):
+def test_a_write_that_cannot_have_been_carried_out_is_sent_again(play, ask, outcome):
     failure, sent = attempts(play, ask, outcome)
     assert failure.transient
     assert len(sent) == flow.ATTEMPTS
@@ -212,7 +212,7 @@ def test_a_write_that_may_have_been_carried_out_is_sent_once(play, ask, outcome)
     assert len(attempts(play, ask, outcome)[1]) == 1
 
 
-def test_a_passing_fault_passes(play):
+def test_after_a_transient_fault_the_answer_comes(play):
     sent: list[Request] = []
     faults = [REFUSED, THROTTLED, response(200, HTML), RESET, OK]
     assert play(list_runs(RunQuery()), faults, sent) == []
@@ -292,13 +292,13 @@ def test_an_odd_error_body_is_still_an_error_with_its_status(play, body):
     ],
 )
 @each_operation
-def test_an_error_in_the_clothes_of_a_success_is_that_error(play, ask, code, kind):
+def test_an_error_sent_as_a_success_is_that_error(play, ask, code, kind):
     failure, _ = attempts(play, ask, response(200, {**CAMEL, "Code": code}))
     assert type(failure) is kind
     assert (failure.code, failure.request_id, failure.status) == (code, "R-1", 200)
 
 
-def test_an_empty_page_is_no_error_and_neither_is_an_empty_acknowledgement(play):
+def test_an_empty_page_and_an_empty_acknowledgement_are_not_errors(play):
     assert (
         play(list_runs(RunQuery()), [response(200, {"requestId": "R-1", "Runs": [], "TotalCount": 0})]) == []
     )
@@ -314,7 +314,7 @@ def test_get_run_of_a_missing_run_is_not_found_even_as_a_success(play, body):
     assert "'run-1'" in str(failure)
 
 
-def test_a_page_that_is_no_json_is_shown_from_its_beginning_and_only_that(play):
+def test_of_a_page_that_is_not_json_only_the_beginning_is_shown(play):
     body = b"<html>\r\n  <body>Sign in\xff to the proxy" + b"x" * 10_000
     failure, _ = attempts(play, READS["GetRun"], response(200, body, content_type="text/html"))
     assert "text/html" in str(failure)
@@ -363,7 +363,7 @@ def test_a_retry_after_is_milliseconds_and_a_lower_bound(play, milliseconds):
 
 
 @pytest.mark.parametrize("header", ["soon", "", "nan", "-5", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_a_retry_after_that_is_no_time_falls_back_to_the_backoff(play, header):
+def test_a_retry_after_that_is_not_a_time_falls_back_to_the_backoff(play, header):
     wait = waits(play, error(429, "Throttling", x_acs_retry_after=header))
     assert len(wait) == flow.ATTEMPTS
     assert all(0 <= seconds <= 20 for seconds in wait)
@@ -425,7 +425,7 @@ def test_a_corrected_clock_costs_no_attempt(play):
     "date",
     [None, "", "yesterday", ",", "Mon, 99 Oct 2025 08:30:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2300"],
 )
-def test_without_a_date_that_can_be_read_there_is_nothing_to_correct(play, date):
+def test_without_a_readable_date_the_clock_is_not_corrected(play, date):
     failure, sent = attempts(play, READS["ListRuns"], skewed(date))
     assert type(failure) is PaiAuthenticationError
     assert len(sent) == 1
@@ -443,7 +443,7 @@ def test_any_date_header_is_a_time_or_none(text):
 
 
 @each_operation
-def test_attempts_differ_in_their_wait_and_limit_alone(play, ask):
+def test_attempts_differ_only_in_their_wait_and_limit(play, ask):
     _, sent = attempts(play, ask, THROTTLED)
     first = sent[0]
     assert (first.wait, first.limit, first.clock_offset) == (0.0, flow.CALL_SECONDS, None)
@@ -506,7 +506,7 @@ ANYTHING = st.recursive(
 
 @st.composite
 def mistyped(draw: st.DrawFn, value: Any) -> Any:
-    """A JSON value with something inside exchanged for anything."""
+    """A JSON value in which some part is replaced by anything."""
     if draw(st.integers(0, 3)) == 0:
         return draw(ANYTHING)
     if isinstance(value, dict) and value:
@@ -519,7 +519,7 @@ def mistyped(draw: st.DrawFn, value: Any) -> Any:
 
 @st.composite
 def damaged(draw: st.DrawFn, good: Any) -> bytes:
-    """The bytes of a good answer after truncation, flipped or inserted bytes, or exchanged types."""
+    """The bytes of a good answer after truncation, changed or inserted bytes, or changed types."""
     if draw(st.booleans()):
         return json.dumps(draw(mistyped(good))).encode()
     body = json.dumps(good).encode()
@@ -543,7 +543,7 @@ def test_a_damaged_answer_is_a_value_or_a_pai_error_within_bounded_requests(play
         play(ask(), lambda _: outcome, sent)
     except PaiError as failure:
         assert str(failure)
-    # A token out of nowhere asks for one page more, which repeats it; a total out of nowhere, for more walks.
+    # A damaged token asks for one more page, which repeats it; a damaged total asks for more passes.
     assert len(sent) <= 2 * flow.ATTEMPTS
 
 

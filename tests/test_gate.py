@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 - fixtures come by import
-"""The gate in a real Airflow: which way a DAG goes on, and what is said about it."""
+"""The gate in a real Airflow: which tasks run after it, and what it logs and pushes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHAMPION = {"champion": "true"}
 
 
 def gate(**arguments: Any) -> PaiRunGateOperator:
-    """A gate that asks for evaluations, unless it is handed runs."""
+    """A gate that asks for evaluations, unless ``runs`` is given."""
     asks = {} if "runs" in arguments else {"labels": EVALUATED}
     return PaiRunGateOperator(**{"task_id": "gate", "metrics": {"accuracy": ">= 0.9"}, **asks, **arguments})
 
@@ -68,7 +68,7 @@ def evaluated(pai: Any, name: str, labels: dict[str, str] | None = None, **metri
         ({"follow_if_failed": "a", "follow_if_passed": "b", "on_fail": "fail"}, "not with on_fail='fail'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_when_the_dag_is_parsed(arguments, text):
+def test_contradictions_and_mistakes_are_refused_when_the_dag_is_parsed(arguments, text):
     with pytest.raises(PaiUsageError) as caught:
         gate(**arguments)
     assert text in str(caught.value)
@@ -89,11 +89,11 @@ def test_what_only_the_running_task_knows_is_not_refused_when_the_dag_is_parsed(
 # --- which runs are judged
 
 
-def test_runs_may_be_asked_for_or_handed_on_in_any_form(pai):
+def test_runs_come_from_filters_or_from_other_tasks_in_any_form(pai):
     worse, better = evaluated(pai, "worse", accuracy=0.8), evaluated(pai, "better", accuracy=0.95)
     pai.add_run("unlabelled", metrics={"accuracy": 0.1})
     records = PaiListRunsOperator(task_id="list", labels=EVALUATED).execute({})
-    mapped = iter([[records[0]], [], records[1], None])  # from several tasks, one of which had nothing
+    mapped = iter([[records[0]], [], records[1], None])  # from several tasks, one of which pushed nothing
     for runs in (None, records, records[1], [worse, better], better, mapped):
         arguments = {} if runs is None else {"runs": runs}
         verdict = gate(**arguments).execute({})
@@ -101,7 +101,7 @@ def test_runs_may_be_asked_for_or_handed_on_in_any_form(pai):
         assert verdict["run"] == records[1]
 
 
-def test_runs_handed_on_are_judged_as_they_were(pai):
+def test_runs_from_other_tasks_are_judged_as_they_were_pushed(pai):
     run_id = evaluated(pai, "drifting", accuracy=0.95)
     records = PaiListRunsOperator(task_id="list", labels=EVALUATED).execute({})
     pai.measure_run(run_id, {"accuracy": 0.5})
@@ -109,7 +109,7 @@ def test_runs_handed_on_are_judged_as_they_were(pai):
     assert not gate(runs=run_id).execute({})["passed"]
 
 
-def test_metrics_that_were_not_handed_on_are_read_from_the_history(pai):
+def test_metrics_that_were_not_pushed_are_read_from_the_history(pai):
     evaluated(pai, "brief", accuracy=0.95)
     records = PaiListRunsOperator(task_id="list", experiment_id=pai.runs()[0]["ExperimentId"], verbose=False)
     verdict = gate(runs=records.execute({})).execute({})
@@ -120,16 +120,16 @@ def test_metrics_that_were_not_handed_on_are_read_from_the_history(pai):
 @pytest.mark.parametrize(
     ("runs", "text"),
     [
-        ({"path": "file:///runs.jsonl", "count": 3}, "a record with path, count, which is no run"),
-        ([{"run_id": "run-1", "metrics": [0.9]}], "which is no run"),
-        ([{"run_id": "run-1", "gmt_create_time": "yesterday"}], "which is no run"),
+        ({"path": "file:///runs.jsonl", "count": 3}, "a record with path, count, which is not a run"),
+        ([{"run_id": "run-1", "metrics": [0.9]}], "which is not a run"),
+        ([{"run_id": "run-1", "gmt_create_time": "yesterday"}], "which is not a run"),
         ("[{'run_id': 'run-1'}]", "runs came as text"),
         ([3], "holds 3, which is neither a run nor the id of one"),
         (["run-missing"], "PaiNotFoundError"),
         ([{"run_id": "run-1"}, {"run_id": "run-2"}, {"run_id": "run-3"}], "there are more than 2 runs"),
     ],
 )
-def test_what_is_no_run_fails_the_task_for_good(pai, runs, text):
+def test_what_is_not_a_run_fails_the_task_for_good(pai, runs, text):
     with pytest.raises(AirflowFailException) as caught:
         gate(runs=runs, max_runs=2).execute({})
     assert text in str(caught.value)
@@ -165,13 +165,13 @@ def test_the_baseline_is_asked_for_only_where_a_rule_needs_it(pai):
     assert pai.request_counts == {"ListRuns": 3}
 
 
-def test_a_passing_fault_is_left_to_airflows_retries(pai):
+def test_a_transient_fault_is_left_to_airflows_retries(pai):
     pai.inject("server_error", times=None)
     with pytest.raises(PaiUnavailableError):
         gate().execute({})
 
 
-# --- where the DAG goes on
+# --- which tasks run afterwards
 
 
 def refused(pai: Any, **arguments: Any) -> Ran:
@@ -185,12 +185,12 @@ def refused(pai: Any, **arguments: Any) -> Ran:
     return run_dag(dag)
 
 
-def test_no_skips_what_is_directly_downstream_and_respects_trigger_rules(pai, caplog, capfd):
+def test_a_gate_that_did_not_pass_skips_its_direct_downstream_and_respects_trigger_rules(pai, caplog, capfd):
     caplog.set_level("INFO")
     ran = refused(pai)
     log = caplog.text + "".join(capfd.readouterr())
-    assert "The gate stays shut: weak" in log
-    assert re.search(r"NO +weak +accuracy +>= 0\.9 +0\.5 +- +0\.9 +run +0\.5 is not >= 0\.9", log)
+    assert "The gate did not pass: weak" in log
+    assert re.search(r"FAIL +weak +accuracy +>= 0\.9 +0\.5 +- +0\.9 +run +0\.5 is not >= 0\.9", log)
     assert ran.states == {
         "gate": "success",
         "after": "skipped",
@@ -204,16 +204,16 @@ def test_no_skips_what_is_directly_downstream_and_respects_trigger_rules(pai, ca
     assert verdict["run"]["name"] == "weak"
 
 
-def test_no_fails_the_task_without_a_retry_where_that_is_wished(pai):
+def test_a_gate_that_did_not_pass_can_fail_without_a_retry(pai):
     ran = refused(pai, on_fail="fail", retries=2)
     assert (ran.states["gate"], ran.states["after"], ran.tries["gate"]) == ("failed", "upstream_failed", 1)
-    assert "The gate stays shut: weak" in ran.error("gate")
+    assert "The gate did not pass: weak" in ran.error("gate")
     assert "accuracy >= 0.9: 0.5 is not >= 0.9" in ran.error("gate")
     assert ran.xcom("gate")["passed"] is False
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_either_way_has_its_own_branch(pai, good):
+def test_each_outcome_has_its_own_branch(pai, good):
     evaluated(pai, "run", accuracy=0.95 if good else 0.5)
     with new_dag() as dag:
         decide = gate(follow_if_passed=["deploy"], follow_if_failed="keep")
@@ -225,7 +225,7 @@ def test_either_way_has_its_own_branch(pai, good):
     assert ran.xcom("gate")["passed"] is good
 
 
-def test_a_way_that_is_not_there_fails_before_anything_is_asked(pai):
+def test_a_branch_that_does_not_exist_fails_before_anything_is_asked(pai):
     with new_dag() as dag:
         gate(follow_if_passed="deploy", follow_if_failed="kepe", retries=1) >> [step("deploy"), step("keep")]
     ran = run_dag(dag)

@@ -96,7 +96,7 @@ def test_the_async_client_says_too_that_a_connection_is_missing() -> None:
 
 @pytest.fixture
 def stocked(pai: Any) -> Any:
-    """Five runs that differ in everything one can ask for."""
+    """Five runs that differ in every field that has a filter."""
     experiment = pai.add_experiment("first")
     other = pai.add_experiment("second")
     elsewhere = pai.add_experiment("third", workspace_id="145884")
@@ -257,7 +257,7 @@ def test_list_runs_page_takes_every_documented_parameter(
     assert page.request_id
 
 
-def test_list_runs_page_by_experiment_tells_how_to_go_on(hook: PaiHook, stocked: Any) -> None:
+def test_list_runs_page_by_experiment_has_a_token_for_the_next_page(hook: PaiHook, stocked: Any) -> None:
     page = hook.list_runs_page(experiment_id=stocked.first, max_results=1)
     assert (names(page.runs), page.total_count) == (["b"], 2)
     page = hook.list_runs_page(experiment_id=stocked.first, max_results=1, page_token=page.next_page_token)
@@ -296,7 +296,7 @@ def test_the_nearest_workspace_counts(pai: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("method", ["list_runs", "iter_runs", "list_runs_page", "list_experiments"])
-def test_that_the_default_workspace_answers_is_said_in_the_log(
+def test_the_log_says_that_the_default_workspace_answers(
     pai: Any,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -308,7 +308,7 @@ def test_that_the_default_workspace_answers_is_said_in_the_log(
 
 
 def logged(hook: PaiHook, method: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a hook says to its logger while a method runs; outside a task Airflow 3.3's writes to stdout."""
+    """What a hook logs while a method runs. Outside a task Airflow 3.3's logger writes to stdout."""
     capsys.readouterr()
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
@@ -472,12 +472,12 @@ def test_a_key_that_may_only_list_runs_is_good_enough(hook: PaiHook, pai: Any) -
         ({}, {"kind": "error"}, ["NoPermission", "RAM"]),
         ({}, {"kind": "throttle"}, ["Throttling", "quota"]),
         ({}, {"kind": "html"}, ["502"]),
-        ({}, {"kind": "html", "status": 200}, ["no JSON", "proxy"]),
+        ({}, {"kind": "html", "status": 200}, ["is not JSON", "proxy"]),
         ({}, {"kind": "body", "body": "[]"}, ["not what the API page promises"]),
         ({}, {"kind": "reset"}, ["no answer"]),
     ],
 )
-def test_a_connection_that_does_not_work_says_what_to_mend(
+def test_a_connection_that_does_not_work_says_what_to_correct(
     pai: Any,
     monkeypatch: pytest.MonkeyPatch,
     fields: dict[str, Any],

@@ -1,4 +1,4 @@
-"""Records are decoded from what PAI may say, and from nothing else."""
+"""Records are decoded from every answer that PAI may give, and any other answer is refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def decode(play):
     return decode
 
 
-def test_the_specs_own_success_response_decodes_as_it_stands(play):
+def test_the_specs_own_success_response_decodes_unchanged(play):
     page = play(list_runs_page(), [ok(SPECIMEN.read_bytes())])
     assert page.request_id == "ADF6D849-*****-7E7030F0CE53"
     assert (page.total_count, page.next_page_token) == (1, 0)
@@ -256,11 +256,11 @@ WIRE_RUNS = st.fixed_dictionaries(
 
 @given(WIRE_RUNS)
 def test_every_run_that_decodes_goes_to_xcom_as_strict_json(play, fields):
-    # json.dumps spells NaN and Infinity bare here, as some servers do.
+    # json.dumps writes NaN and Infinity as bare words here, as some servers do.
     try:
         (run,) = play(list_runs_page(), [ok({"Runs": [fields]})]).runs
     except PaiResponseError:
-        assert fields.get("GmtCreateTime", "")[:4] in ("0001", "9999")  # outside the years there are in UTC
+        assert fields.get("GmtCreateTime", "")[:4] in ("0001", "9999")  # outside the years of datetime in UTC
         return
     record = run.to_dict()
     assert json.loads(json.dumps(record, allow_nan=False)) == record
@@ -317,7 +317,7 @@ def test_get_run_gives_a_plain_run_which_survives_copy_and_pickle(play):
     assert pickle.loads(pickle.dumps(run)) == run
 
 
-def test_a_surrogate_in_an_answer_is_no_crash(play):
+def test_a_surrogate_in_an_answer_does_not_crash(play):
     body = b'{"Runs": [{"RunId": "run-1", "Name": "\\ud800"}]}'
     with contextlib.suppress(PaiError):
         json.dumps([run.to_dict() for run in play(list_runs_page(), [ok(body)]).runs]).encode()

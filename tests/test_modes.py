@@ -1,8 +1,8 @@
 # ruff: noqa: F811 - a fixture that is imported is named again where it is used
 """One table of waits, and the same end of each in every mode, in real DAG runs.
 
-The deferred modes run their trigger as the triggerer of this Airflow does: over its own shared streams from
-3.3 on, by itself before. ``dag.test()``, which does neither, and ends no wait whose time is up, is taught so.
+The deferred modes run their trigger as a triggerer does. ``dag.test()`` ends no wait whose time is up, and is
+taught so. What a trigger itself pushes is seen in tests/e2e: ``dag.test()`` asks again in its place.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from typing import Any, ClassVar
 import pytest
 from airflow_db import VERSION, Ran, airflow_db, first, new_dag, pai, run_dag  # noqa: F401 - fixtures
 
-from airflow_provider_pai._compat import SHARES_POLLS, trigger_event
+from airflow_provider_pai._compat import trigger_event
 from airflow_provider_pai.sensors import PaiRunSensor
 
 pytestmark = pytest.mark.timeout(300)
@@ -64,15 +65,8 @@ class InTriggerer:
             yield trigger_event(TIME_IS_UP)
 
     async def _first_event(self) -> Any:
-        key = self.trigger.shared_stream_key() if SHARES_POLLS else None
-        if key is None:
-            return await anext(self.trigger.run())
-        manager = import_module("airflow.triggers.shared_stream").SharedStreamManager()
-        shared = manager.subscribe(trigger_id=1, trigger=self.trigger, key=key)
-        try:
-            return await anext(self.trigger.filter_shared_stream(shared))
-        finally:
-            await manager.unsubscribe(1, key)
+        async with aclosing(self.trigger.run()) as events:
+            return await anext(events)
 
 
 @pytest.fixture(autouse=True)
@@ -82,8 +76,9 @@ def triggerer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         home, "_run_inline_trigger", lambda trigger, *rest: native(InTriggerer(trigger), *rest)
     )
-    # A rotated key or a deleted connection shows after so long; the case must not take half a minute.
+    # A rotated key shows after so long, and a slot is free again; a case must not take half a minute.
     monkeypatch.setattr("airflow_provider_pai.waiting.client.REFRESH_SECONDS", 0.2)
+    monkeypatch.setattr("airflow_provider_pai.waiting.rate_limit.QUOTA_SECONDS", 0.0)
 
 
 @dataclass
@@ -100,6 +95,28 @@ class Case:
 
 def there(pai: Any) -> None:
     pai.add_run("there", labels=EVALUATED)
+
+
+def evaluated(*names: str, **fields: Any) -> Callable[[Any], None]:
+    """Runs that carry the label from the beginning."""
+
+    def arrange(pai: Any) -> None:
+        for name in names:
+            pai.add_run(name, **{"labels": EVALUATED, **fields})
+
+    return arrange
+
+
+def run_named(pai: Any, name: str) -> str:
+    return next(run["RunId"] for run in pai.runs() if run["Name"] == name)
+
+
+def both(*arrangements: Callable[[Any], Any]) -> Callable[[Any], None]:
+    def arrange(pai: Any) -> None:
+        for one in arrangements:
+            one(pai)
+
+    return arrange
 
 
 def at_poll(number: int, change: Callable[[Any], object]) -> Callable[[Any], None]:
@@ -157,7 +174,58 @@ CASES = {
         {"min_runs": 2, "max_runs": 2, "order_by": "Name DESC"},
         found=["there", "b"],
     ),
+    # Which runs are awaited.
+    "labels as a dict": Case(labelled_at(2, "a"), {"labels": EVALUATED}, found=["a"]),
+    "labels from a template": Case(
+        evaluated("a", labels={"day": "20251020"}), {"labels": {"day": "{{ ds_nodash }}"}}, found=["a"]
+    ),
+    "two labels": Case(
+        both(evaluated("a"), evaluated("b", labels={**EVALUATED, "llm": "yes"})),
+        {"labels": "is_evaluation:true,llm:yes"},
+        found=["b"],
+    ),
+    "bounds from templates": Case(
+        both(evaluated("a", "c"), labelled_at(2, "b")),
+        {"min_runs": "{{ 1 + 1 }}", "max_runs": "{{ 2 }}"},
+        found=["a", "c"],
+    ),
+    "more than a page": Case(
+        lambda pai: pai.add_runs(230, name=lambda index: f"r{index}", labels=EVALUATED),
+        {"min_runs": 230},
+        found=[f"r{index}" for index in range(230)],
+    ),
+    "a window of time": Case(
+        both(evaluated("old", gmt_create_time=OLD), labelled_at(2, "new")),
+        {"created_after": "{{ data_interval_start }}"},
+        found=["new"],
+    ),
+    "before a moment": Case(
+        both(evaluated("new"), labelled_at(2, "old", gmt_create_time=OLD)),
+        {"created_before": "{{ data_interval_start }}"},
+        found=["old"],
+    ),
+    "name": Case(both(evaluated("other"), labelled_at(2, "mine")), {"name": "mine"}, found=["mine"]),
+    "another workspace": Case(
+        both(evaluated("here"), labelled_at(2, "there", workspace_id="145884")),
+        {"workspace_id": "145884"},
+        found=["there"],
+    ),
+    "metrics, by a template": Case(
+        both(
+            evaluated("good", "bad", metrics={"f1": 0.5}),
+            at_poll(2, lambda pai: pai.measure_run(run_named(pai, "good"), {"f1": 0.95})),
+        ),
+        {"metrics": {"f1": ">= {{ 0.9 }}"}},
+        found=["good"],
+    ),
     # It never comes.
+    "too few": Case(evaluated("a"), {**SHORT, "min_runs": 2}, state="failed", says=("AirflowSensorTimeout",)),
+    "a value in another case": Case(
+        evaluated("a", labels={"is_evaluation": "True"}),
+        SHORT,
+        state="failed",
+        says=("AirflowSensorTimeout",),
+    ),
     "timeout": Case(wait={**SHORT, "retries": 2}, state="failed", says=("AirflowSensorTimeout",)),
     "timeout, soft_fail": Case(wait={**SHORT, **SOFT}, state="skipped"),
     "timeout, never_fail": Case(wait={**SHORT, **NEVER}, state="failed", says=("AirflowSensorTimeout",)),
@@ -187,12 +255,6 @@ CASES = {
         state="failed",
         says=("AirflowFailException", "NoPermission"),
     ),
-    "connection deleted meanwhile": Case(
-        at_poll(2, delete_connection),
-        {"retries": 2},
-        state="failed",
-        says=("AirflowFailException", "pai_default"),
-    ),
     "damaged": Case(
         faulty("patch", fields={"Runs": "none"}),
         {"retries": 2},
@@ -204,6 +266,24 @@ CASES = {
         {"retries": 2, "min_runs": 2},
         state="failed",
         says=("AirflowFailException", "not what the API page promises"),
+    ),
+    "an empty template": Case(
+        wait={"experiment_id": "{{ params.nothing }}", "retries": 3},
+        state="failed",
+        says=("AirflowFailException", "experiment_id is empty"),
+    ),
+    "bounds that no listing meets, from a template": Case(
+        wait={"min_runs": "{{ 0 }}", "retries": 3}, state="failed", says=("min_runs='0'",)
+    ),
+    # There is no such connection: Airflow says the same where a secrets backend does not answer.
+    "missing connection": Case(
+        wait={"pai_conn_id": "nobody_made_this", "retries": 1},
+        state="failed",
+        tries=2,
+        says=("nobody_made_this",),
+    ),
+    "missing connection, never_fail": Case(
+        wait={"pai_conn_id": "nobody_made_this", **NEVER}, state="skipped"
     ),
     # It passes: five attempts of one poll fail, and two of the next.
     "throttled for a while": Case(
@@ -229,6 +309,12 @@ CASES = {
     "throttled throughout, and tried again": Case(
         THROTTLED, {"fault_tolerance": 1, "retries": 1}, state="failed", tries=2, says=("Throttling",)
     ),
+    "the first failed poll fails it": Case(
+        faulty("throttle", retry_after_ms=1, times=5), {"fault_tolerance": 1}, state="failed"
+    ),
+    "the first failed poll counts": Case(
+        faulty("throttle", retry_after_ms=1, times=10), {"fault_tolerance": 2}, state="failed"
+    ),
     "throttled throughout, soft_fail": Case(
         THROTTLED, {"fault_tolerance": 2, **SOFT}, state="failed", says=("Throttling",)
     ),
@@ -248,7 +334,7 @@ CASES = {
 
 def wait_in(mode: str, **wait: Any) -> Ran:
     settings = {"labels": "is_evaluation:true", "poke_interval": 0.1, "timeout": 120, **MODES[mode], **wait}
-    with new_dag() as dag:
+    with new_dag(params={"nothing": ""}) as dag:
         Waits(task_id="wait", **settings)
     return run_dag(dag)
 
@@ -275,6 +361,20 @@ def test_what_is_pushed_is_the_same_to_the_byte(pai: Any) -> None:
         pai.inject("server_error", times=5)
         pushed.append(wait_in(mode).xcom("wait"))
     assert pushed == pushed[:1] * len(MODES)
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferred", "ended by the trigger"])
+def test_a_connection_that_is_not_found_meanwhile_ends_no_wait(pai: Any, mode: str) -> None:
+    run_id = pai.add_run("a")
+
+    def callback(action: str, count: int) -> None:
+        if count == 2:
+            delete_connection(pai)
+        if count == 5:
+            pai.label_run(run_id, EVALUATED)
+
+    pai.before_request(callback)
+    assert wait_in(mode, retries=0).states == {"wait": "success"}
 
 
 @pytest.mark.parametrize("mode", MODES)

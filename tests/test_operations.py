@@ -1,4 +1,4 @@
-"""Each operation's requests, answers and refusals; FACTS 6 is the table these are compared with."""
+"""Each operation's requests, answers and refusals, compared with the vendor's API page of the operation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_pai.api import (
     Flow,
+    PaiExperimentNotFoundError,
     PaiNotFoundError,
     PaiUsageError,
     Request,
@@ -41,7 +42,7 @@ def ok(**body: Any) -> Response:
 
 
 LABELS = [{"Key": "a", "Value": "b"}]
-# The call; its action, method, path, query and JSON body; what PAI answers, and what that becomes.
+# The call; its action, method, path, query and JSON body; PAI's answer, and the result of the call.
 CALLS: list[
     tuple[Callable[[], Flow[Any]], tuple[str, str, str, dict[str, str], Any], dict[str, Any], Any]
 ] = [
@@ -207,7 +208,7 @@ CALLS: list[
 @pytest.mark.parametrize(
     ("ask", "expected", "answer", "result"), CALLS, ids=lambda value: getattr(value, "0", None)
 )
-def test_each_operation_is_asked_as_the_api_page_says(play, ask, expected, answer, result):
+def test_each_operation_sends_what_the_api_page_says(play, ask, expected, answer, result):
     sent: list[Request] = []
     assert play(ask(), [ok(**answer)], sent) == result
     (request,) = sent
@@ -305,6 +306,31 @@ def test_set_run_labels_on_a_missing_run_changes_nothing(play):
     with pytest.raises(PaiNotFoundError):
         play(set_run_labels("run-1", "a:b"), [ok()], sent)
     assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: create_run("exp-1"),
+        lambda: get_experiment("exp-1"),
+        lambda: update_experiment("exp-1", name="n"),
+        lambda: set_experiment_labels("exp-1", "a:b"),
+        lambda: delete_experiment("exp-1"),
+    ],
+)
+@pytest.mark.parametrize("code", ["NotFoundErrorProblem", "ExperimentNotFound"])
+def test_an_experiment_that_is_not_found_may_be_too_new_to_be_visible(play, ask, code):
+    sent: list[Request] = []
+    body = json.dumps({"Code": code, "Message": "no such experiment", "RequestId": "R-1"}).encode()
+    with pytest.raises(PaiNotFoundError) as caught:
+        play(ask(), [Response(status=404, headers={}, body=body)], sent)
+    error = caught.value
+    assert len(sent) == 1
+    assert (type(error), error.retryable, error.transient) == (PaiExperimentNotFoundError, True, False)
+    assert (error.code, error.status, error.request_id) == (code, 404, "R-1")
+    assert error.action == sent[0].action
+    for part in ("no such experiment", "up to a minute", "retry may succeed"):
+        assert part in str(error)
 
 
 def test_what_the_server_lets_through_is_checked_again(play):

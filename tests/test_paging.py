@@ -1,4 +1,4 @@
-"""Listings over a service that changes meanwhile: nothing is lost, nothing comes twice, and it ends."""
+"""Listings of a service that changes meanwhile: no run is lost, none comes twice, and every listing ends."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ NOUNS = {"ListRuns": ("Runs", "RunId"), "ListExperiment": ("Experiments", "Exper
 
 @dataclass
 class Service:
-    """A listing service with the freedoms that the API page leaves it, and a history of changes.
+    """A listing service that behaves in every way that the API page allows, with a history of changes.
 
     ``history[n]`` holds what happens between the n-th and the next request: ``"+"`` inserts an entry that
     is the newest, at least a second later, and a number deletes the entry at that place (modulo how many
-    there are). Afterwards the service stands still.
+    there are). Afterwards nothing changes.
     """
 
     size: int = 0
@@ -130,7 +130,7 @@ FREEDOMS = st.fixed_dictionaries(
     }
 )
 CHANGES = st.lists(st.just("+") | st.integers(0, 20), max_size=4)
-QUIET_ENOUGH = st.lists(CHANGES, max_size=paging.MAX_WALKS - 1)  # so that the last walk is undisturbed
+QUIET_ENOUGH = st.lists(CHANGES, max_size=paging.MAX_PASSES - 1)  # so that nothing disturbs the last pass
 INSERTIONS = st.lists(st.lists(st.just("+"), max_size=3), max_size=8)
 PAGE_SIZES = st.integers(1, 6)
 HIDDEN_SKIP = [[], ["+", 0]]  # a deletion that an insertion hides from TotalCount
@@ -167,7 +167,7 @@ def test_a_listing_stays_right_where_the_service_ignores_the_order(
 
 
 @given(freedoms=FREEDOMS, history=INSERTIONS, size=PAGE_SIZES)
-def test_without_total_counts_a_listing_still_bears_insertions(play, freedoms, history, size):
+def test_without_total_counts_a_listing_still_survives_insertions(play, freedoms, history, size):
     service = Service(**freedoms, history=history, totals=False)
     found = ids(play(list_runs(RunQuery(), page_size=size), service))
     assert service.always <= set(found) <= service.ever
@@ -198,7 +198,7 @@ def test_a_window_that_opens_loses_nothing(play, freedoms, history, size, minute
             <= (wanted | (service.ever - {f"id-{n:03}" for n in range(service.size + 1)}))
         )
     else:
-        # Among the first so many are all that stayed and come before the last of them.
+        # The result holds all runs that stayed and come before its last run.
         assert len(found) <= most
         assert {run_id for run_id in stayed if len(found) < most or run_id <= found[-1]} <= set(found)
 
@@ -207,7 +207,7 @@ def test_a_window_that_opens_loses_nothing(play, freedoms, history, size, minute
     freedoms=FREEDOMS,
     history=st.lists(
         st.lists(st.just("+"), max_size=3) | st.lists(st.integers(0, 20), max_size=3),
-        max_size=paging.MAX_WALKS - 1,
+        max_size=paging.MAX_PASSES - 1,
     ),
     size=PAGE_SIZES,
     minutes=st.integers(0, 16),
@@ -238,7 +238,7 @@ def test_a_listing_of_experiments_loses_none_that_stayed(play, freedoms, history
 
 
 @given(freedoms=FREEDOMS, history=st.lists(CHANGES, min_size=5, max_size=60), size=PAGE_SIZES)
-def test_whatever_goes_on_a_listing_ends_complete_or_with_a_paging_error(play, freedoms, history, size):
+def test_a_listing_ends_complete_or_with_a_paging_error_whatever_changes(play, freedoms, history, size):
     service = Service(**freedoms, history=history)
     try:
         found = ids(play(list_runs(RunQuery(), page_size=size), service))
@@ -249,27 +249,27 @@ def test_whatever_goes_on_a_listing_ends_complete_or_with_a_paging_error(play, f
         assert len(found) == len(set(found))
 
 
-def test_runs_that_are_deleted_without_end_are_a_paging_error_within_bounded_walks(play):
+def test_endless_deletions_are_a_paging_error_within_bounded_passes(play):
     service = Service(size=400, history=[[0]] * 400)
-    with pytest.raises(PaiPagingError, match=r"deleted .* 5 walks"):
+    with pytest.raises(PaiPagingError, match=r"deleted .* 5 times"):
         play(list_runs(RunQuery(), page_size=100), service)
-    assert len(service.requests) <= 4 * paging.MAX_WALKS
+    assert len(service.requests) <= 4 * paging.MAX_PASSES
 
 
-def test_deletions_hidden_by_insertions_in_every_walk_are_a_paging_error_and_no_silent_loss(play):
+def test_deletions_hidden_by_insertions_in_every_pass_are_a_paging_error_and_not_a_silent_loss(play):
     service = Service(size=10, history=[["+", 0]] * 200)
     with pytest.raises(PaiPagingError):
         play(list_runs(RunQuery(), page_size=5), service)
 
 
-def test_a_quiet_listing_is_walked_once(play):
+def test_a_listing_that_does_not_change_is_read_once(play):
     for order in ("GmtCreateTime ASC", "GmtCreateTime DESC", "Name ASC"):
         service = Service(size=9)
         play(list_runs(RunQuery(order_by=order), page_size=3), service)
         assert len(service.requests) == 3
 
 
-def test_a_service_that_counts_in_its_own_way_is_walked_twice_and_believed(play):
+def test_a_service_that_counts_in_its_own_way_is_read_twice_and_believed(play):
     def answer(request: Request) -> Response:
         response = Service.__call__(service, request)
         body = {**json.loads(response.body), "TotalCount": 1000}
@@ -283,14 +283,14 @@ def test_a_service_that_counts_in_its_own_way_is_walked_twice_and_believed(play)
 # --- what a listing costs, and where it stops
 
 
-def test_a_window_that_opens_late_is_read_from_the_newest_end_alone(play):
+def test_a_window_that_opens_late_is_read_only_from_the_newest_end(play):
     service = Service(size=100)
     runs = play(list_runs(RunQuery(created_after=START - timedelta(minutes=4)), page_size=10), service)
     assert ids(runs) == ["id-098", "id-099", "id-100"]
     assert [request.query["OrderBy"] for request in service.requests] == ["GmtCreateTime DESC"]
 
 
-def test_a_window_that_closes_early_is_read_from_the_oldest_end_alone(play):
+def test_a_window_that_closes_early_is_read_only_from_the_oldest_end(play):
     service = Service(size=100)
     runs = play(list_runs(RunQuery(created_before=START - timedelta(minutes=98)), page_size=10), service)
     assert ids(runs) == ["id-001", "id-002", "id-003"][: len(runs)]
@@ -331,27 +331,27 @@ def test_impossible_sizes_are_refused_before_anything_is_sent(name, value):
         walk_runs(RunQuery(), **{name: value})
 
 
-def test_a_walk_holds_one_page_and_asks_for_the_next_only_when_told(play):
+def test_a_paginator_holds_one_page_and_asks_for_the_next_only_on_demand(play):
     service = Service(size=7)
-    walk = walk_runs(RunQuery(), page_size=3)
+    listing = walk_runs(RunQuery(), page_size=3)
     pages = []
-    while not walk.done:
-        pages.append(ids(play(walk.next_page(), service)))
+    while not listing.done:
+        pages.append(ids(play(listing.next_page(), service)))
         assert len(service.requests) == len(pages)
     assert [len(page) for page in pages] == [3, 3, 1]
 
 
-def test_a_walk_stops_once_it_has_enough(play):
+def test_a_paginator_stops_once_it_has_enough(play):
     service = Service(size=50)
-    walk = walk_runs(RunQuery(), page_size=3, max_runs=4)
+    listing = walk_runs(RunQuery(), page_size=3, max_runs=4)
     found = []
-    while not walk.done:
-        found += ids(play(walk.next_page(), service))
+    while not listing.done:
+        found += ids(play(listing.next_page(), service))
     assert found[:4] == ["id-001", "id-002", "id-003", "id-004"]
     assert len(service.requests) == 2
 
 
-# --- tokens that lead nowhere
+# --- tokens that never end
 
 
 def tokens(values: Iterator[Any], noun: str = "Runs") -> Any:
@@ -374,7 +374,7 @@ def listings() -> dict[str, Any]:
 
 @pytest.mark.parametrize(("noun", "ask"), listings().items(), ids=listings().keys())
 @pytest.mark.parametrize("circle", [[7, 7], ["7", 7], [1, 2, 3, 1], ["a", "b", "a"], [-1, -1]], ids=repr)
-def test_a_token_that_comes_twice_is_an_error_and_no_loop(play, noun, ask, circle):
+def test_a_token_that_comes_twice_is_an_error_and_not_a_loop(play, noun, ask, circle):
     with pytest.raises(PaiPagingError, match=rf"{circle[0]}.*second time.*R-1"):
         play(ask(), tokens(iter(circle), noun))
 
@@ -451,9 +451,11 @@ def workspace_pages(count: int, largest: int, total: Any) -> Any:
     return answer
 
 
-@given(count=st.integers(0, 12), largest=st.integers(1, 5), size=st.integers(1, 6), told=st.booleans())
-def test_a_listing_of_workspaces_is_complete_whatever_page_size_is_granted(play, count, largest, size, told):
-    answer = workspace_pages(count, largest, count if told else None)
+@given(count=st.integers(0, 12), largest=st.integers(1, 5), size=st.integers(1, 6), given_total=st.booleans())
+def test_a_listing_of_workspaces_is_complete_whatever_page_size_is_granted(
+    play, count, largest, size, given_total
+):
+    answer = workspace_pages(count, largest, count if given_total else None)
     found = play(list_workspaces(page_size=size), answer)
     assert [workspace.workspace_id for workspace in found] == [str(number) for number in range(count)]
 

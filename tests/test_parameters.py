@@ -1,4 +1,4 @@
-"""Arguments become parts of a request, or are refused before anything is sent."""
+"""Arguments become parts of a request, or are refused before a request is sent."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_there_are_fifteen_documented_parameters():
     assert len(COMMON | BY_TOKEN | BY_NUMBER) == 15
 
 
-def test_nothing_asked_is_nothing_sent_and_none_leaves_out():
+def test_without_parameters_nothing_is_sent_and_none_leaves_one_out():
     assert page_parameters() == {}
     assert page_parameters(**dict.fromkeys(COMMON | BY_TOKEN | BY_NUMBER)) == {}
     assert page_parameters(verbose=False) == {"Verbose": "false"}
@@ -122,7 +122,7 @@ def test_an_unknown_parameter_is_refused_with_the_nearest(name, near):
         list_runs_page(**{name: 1})
 
 
-def test_a_token_is_opaque_and_goes_back_as_it_came():
+def test_a_token_is_opaque_and_goes_back_unchanged():
     assert page_parameters(page_token="eyJ/+=")["PageToken"] == "eyJ/+="
     assert page_parameters(page_token=20)["PageToken"] == "20"
 
@@ -211,12 +211,12 @@ def test_finite_numbers_are_metrics(value):
     [math.nan, math.inf, -math.inf, True, "0.5", None, [1], 1j, Decimal("NaN"), 10**400],
     ids=lambda v: repr(v)[:20],
 )
-def test_what_is_no_finite_number_is_refused(value):
+def test_what_is_not_a_finite_number_is_refused(value):
     with pytest.raises(PaiUsageError, match="finite"):
         finite("k", value)
 
 
 @pytest.mark.parametrize(("value", "least"), [(0, 1), (-1, 0), (True, 1), (1.0, 1), ("1", 1), (None, 1)])
-def test_what_is_no_whole_number_is_refused(value, least):
+def test_what_is_not_a_whole_number_is_refused(value, least):
     with pytest.raises(PaiUsageError, match=f"page_size=.*at least {least}"):
         whole_number("page_size", value, least)

@@ -1,4 +1,4 @@
-"""Promotion against the emulator: whatever fails, some run is the champion, and in the end exactly one."""
+"""Promotion against the emulator: whatever fails, one run is always the champion, in the end exactly one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_provider_pai.api import (
     flow,
     promote_run,
 )
-from airflow_provider_pai.api.promotion import PaiLabelNotSeenError
+from airflow_provider_pai.api.errors import PaiLabelNotSeenError
 
 CHAMPION = {"champion": "true"}
 KINDS = ["throttle", "server_error", "error", "html", "body", "reset", "reset_after", "truncate"]
@@ -34,7 +34,7 @@ models = count(1)
 
 
 class Field:
-    """The runs of one model: old champions, a winner to be, and others that must stay as they are."""
+    """The runs of one model: old champions, the winner, and others that must not change."""
 
     def __init__(self, pai: Any, old: int = 1, quirk: str = "replace") -> None:
         self.pai = pai
@@ -60,7 +60,7 @@ class Field:
         return [run for run, labels in found if labels.items() >= {"model": self.model, **CHAMPION}.items()]
 
     def labels_but_ours(self) -> dict[str, dict[str, str]]:
-        """Every label but those that promotion is about."""
+        """Every label except those that the promotion moves."""
         moved = {*self.champions(), self.winner, self.rival}
         return {
             run: {key: value for key, value in labels.items() if run not in moved or key != "champion"}
@@ -68,7 +68,7 @@ class Field:
         }
 
     def never_without(self) -> None:
-        """Check what must hold after every request."""
+        """Check the promise after every request: one run is the champion."""
         champions = self.champions()
         assert champions or not self.had_one
         self.had_one = bool(champions)
@@ -85,7 +85,7 @@ class Field:
 
 
 def alone(request: Request) -> Flow[Outcome]:
-    """A flow of one request, to take two flows by turns."""
+    """A flow of one request, to run two flows alternately."""
     return (yield request)
 
 
@@ -118,11 +118,9 @@ def test_the_label_moves_and_no_other_is_touched(pai_emulator, client, quirk):
 
 @pytest.mark.parametrize("quirk", QUIRKS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_failure_at_any_request_leaves_one_champion_in_the_end_and_never_none(
-    pai_emulator, client, kind, quirk
-):
+def test_after_a_failure_at_any_request_one_run_is_always_champion(pai_emulator, client, kind, quirk):
     attempts = []
-    for position in range(9):  # one more than a promotion over two champions has requests
+    for position in range(9):  # one more than the requests of a promotion over two champions
         field = Field(pai_emulator, old=2, quirk=quirk)
         pai_emulator.inject(kind, after=position)
         _, attempt = until_it_succeeds(client, field)
@@ -141,9 +139,7 @@ faults = st.lists(
 
 @one_emulator
 @given(st.integers(0, 3), faults, st.sampled_from(QUIRKS))
-def test_any_row_of_failures_leaves_one_champion_in_the_end_and_never_none(
-    pai_emulator, client, old, planned, quirk
-):
+def test_after_any_failures_in_a_row_one_run_is_always_champion(pai_emulator, client, old, planned, quirk):
     field = Field(pai_emulator, old=old, quirk=quirk)
     for kind, after, times in planned:
         pai_emulator.inject(kind, after=after, times=times)
@@ -155,7 +151,7 @@ def test_any_row_of_failures_leaves_one_champion_in_the_end_and_never_none(
 
 @one_emulator
 @given(st.integers(0, 2), st.lists(st.booleans(), max_size=30), st.sampled_from(QUIRKS))
-def test_two_promotions_at_once_never_leave_none(pai_emulator, client, old, turns, quirk):
+def test_two_promotions_at_once_leave_a_champion(pai_emulator, client, old, turns, quirk):
     field = Field(pai_emulator, old=old, quirk=quirk)
     flows = {True: field.flow(), False: field.flow(field.rival)}
     asked = {which: next(flow) for which, flow in flows.items()}
@@ -175,7 +171,7 @@ def test_two_promotions_at_once_never_leave_none(pai_emulator, client, old, turn
     assert field.labels_but_ours() == field.others
 
 
-def test_a_champion_already_is_left_alone(pai_emulator, client):
+def test_a_run_that_is_the_champion_already_is_left_alone(pai_emulator, client):
     field = Field(pai_emulator, old=1)
     client.run(field.flow())
     pai_emulator.clear_requests()
@@ -184,7 +180,7 @@ def test_a_champion_already_is_left_alone(pai_emulator, client):
     assert set(pai_emulator.request_counts) == {"GetRun", "ListRuns"}
 
 
-def test_several_labels_move_together_each_from_its_own_holders(pai_emulator, client):
+def test_several_labels_move_together_each_from_its_own_runs(pai_emulator, client):
     first = pai_emulator.add_run(labels={"champion": "true", "shadow": "true", "keep": "1"})
     second = pai_emulator.add_run(labels={"shadow": "true"})
     winner = pai_emulator.add_run(labels={"champion": "true"})
@@ -194,10 +190,10 @@ def test_several_labels_move_together_each_from_its_own_holders(pai_emulator, cl
     assert sorted(done.demoted_run_ids) == sorted([first, second])
 
 
-def test_a_run_from_elsewhere_is_refused_before_anything_changes(pai_emulator, client):
+def test_a_run_that_among_does_not_match_is_refused_before_anything_changes(pai_emulator, client):
     field = Field(pai_emulator)
     elsewhere = pai_emulator.add_run(labels={"model": "another"})
-    with pytest.raises(PaiUsageError, match="not among those"):
+    with pytest.raises(PaiUsageError, match="does not match the filters"):
         client.run(field.flow(elsewhere))
     with pytest.raises(PaiNotFoundError):
         client.run(field.flow("run-missing"))
@@ -213,12 +209,13 @@ def test_the_champion_of_another_workspace_keeps_its_label(pai_emulator, client)
     assert [run["RunId"] for run in pai_emulator.runs() if run["Labels"]] == [here, winner]
 
 
-def test_no_champion_is_demoted_while_the_new_one_is_not_seen(pai_emulator, client):
+def test_no_champion_is_demoted_while_the_new_label_does_not_show(pai_emulator, client):
     field = Field(pai_emulator)
     pai_emulator.inject("unlabel_run", action="GetRun", after=2, run_id=field.winner, key="champion")
     with pytest.raises(PaiLabelNotSeenError) as caught:
         client.run(field.watched(field.flow()))
-    assert caught.value.transient
+    assert (caught.value.transient, caught.value.retryable) == (False, True)
+    assert "promote it again" in str(caught.value)
     assert field.champions() == field.old
 
 

@@ -61,7 +61,7 @@ def test_the_metadata_and_the_hook_agree() -> None:
 
 
 @pytest.fixture(scope="module")
-def told_by_cli(airflow_db: None) -> dict[str, str]:
+def printed_by_cli(airflow_db: None) -> dict[str, str]:
     """What ``airflow providers get`` and ``list`` print, in a process of their own."""
     code = (
         "import sys; from airflow.__main__ import main\n"
@@ -85,10 +85,10 @@ def told_by_cli(airflow_db: None) -> dict[str, str]:
     ],
 )
 def test_airflows_command_shows_the_provider(
-    told_by_cli: dict[str, str], command: str, words: list[str]
+    printed_by_cli: dict[str, str], command: str, words: list[str]
 ) -> None:
     for word in words:
-        assert word in told_by_cli[command]
+        assert word in printed_by_cli[command]
 
 
 @pytest.fixture(scope="module")
@@ -139,13 +139,13 @@ def test_the_form_of_airflow_3_has_every_field_and_hides_what_is_not_used(airflo
     assert form.standard_fields.port.hidden
     assert form.standard_fields.url_schema.hidden
     assert set(form.extra_fields) == set(FIELDS)
-    shown = {name: field["schema"] for name, field in form.extra_fields.items()}
-    assert {name: schema["title"] for name, schema in shown.items()} == {
+    described = {name: field["schema"] for name, field in form.extra_fields.items()}
+    assert {name: schema["title"] for name, schema in described.items()} == {
         name: field["label"] for name, field in FIELDS.items()
     }
-    assert shown["security_token"]["format"] == "password"
-    assert "boolean" in shown["vpc"]["type"]
-    assert "null" in shown["region"]["type"]
+    assert described["security_token"]["format"] == "password"
+    assert "boolean" in described["vpc"]["type"]
+    assert "null" in described["region"]["type"]
 
 
 def test_the_hook_describes_the_same_form_to_older_airflows() -> None:

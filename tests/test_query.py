@@ -1,4 +1,4 @@
-"""What to ask: labels and times to and from the wire, and the client's own check."""
+"""A query: its labels and times on the wire, and the client's own check."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ LABELS = st.dictionaries(LABEL_TEXT.filter(bool), LABEL_TEXT, max_size=4)
 
 
 @given(LABELS.filter(bool))
-def test_labels_survive_the_way_to_the_wire_and_back(labels):
+def test_labels_survive_the_wire_and_back(labels):
     wire = RunQuery(labels=labels).parameters()["Labels"]
     assert parse_labels(wire) == labels
     assert RunQuery(labels=wire) == RunQuery(labels=labels)
 
 
 @given(LABELS.filter(bool), st.randoms())
-def test_equal_labels_in_any_form_and_order_are_one_question(labels, random):
+def test_equal_labels_in_any_form_and_order_are_equal_queries(labels, random):
     pairs = list(labels.items())
     random.shuffle(pairs)
     text = " , ".join(f"{key} : {value}" for key, value in pairs)
@@ -135,7 +135,7 @@ def test_labels_that_a_server_may_read_differently_are_checked_here_and_not_sent
 
 
 @given(MOMENTS, ZONES)
-def test_a_moment_is_one_question_in_any_zone_and_format(moment, zone):
+def test_a_moment_in_any_zone_and_format_is_an_equal_query(moment, zone):
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
     utc = moment.astimezone(timezone.utc)
     forms = [moment, moment.astimezone(zone), pendulum.instance(utc), utc.isoformat(), format_time(moment)]
@@ -190,7 +190,7 @@ def test_naive_times_are_refused_with_what_to_write(time, name):
     ],
     ids=repr,
 )
-def test_what_is_no_time_is_refused_with_what_to_write(time):
+def test_what_is_not_a_time_is_refused_with_what_to_write(time):
     with pytest.raises(PaiUsageError, match=r"created_after=.*Write one such as"):
         RunQuery(created_after=time)
 
@@ -243,7 +243,7 @@ def test_a_workspace_id_may_be_a_number_as_extras_parse_it():
 
 
 @pytest.mark.parametrize("verbose", ["false", "true", None, 0], ids=repr)
-def test_verbose_is_true_or_false_and_no_text(verbose):
+def test_verbose_is_true_or_false_and_not_a_text(verbose):
     with pytest.raises(PaiUsageError, match=r"verbose=.*True or False"):
         RunQuery(verbose=verbose)
 
@@ -291,7 +291,7 @@ def test_every_order_gets_a_direction(given_, expected):
 @pytest.mark.parametrize(
     "order", ["", ",", "Name,", "RunId", "Name DOWN", "gmt_create_time", "Name ASC DESC", None, 5]
 )
-def test_an_order_that_is_none_is_refused_with_what_to_write(order):
+def test_what_is_not_an_order_is_refused_with_what_to_write(order):
     with pytest.raises(PaiUsageError, match=r"order_by=.*'GmtCreateTime DESC,Name ASC'"):
         RunQuery(order_by=order)
 

@@ -1,4 +1,4 @@
-"""The signature against the vendor's published example and the official signer, which we did not write."""
+"""The signature, compared with the vendor's published example and the official signer."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_vendors_published_example_is_reproduced():
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE"]),
     segments=st.lists(ENCODABLE, max_size=4),
-    # The SDK encodes the values of a query alone: PAI's parameters have plain names.
+    # The SDK encodes only the values of a query: PAI's parameters have plain names.
     query=st.dictionaries(st.from_regex(r"[A-Za-z0-9._~-]+", fullmatch=True), ENCODABLE, max_size=6),
     body=st.binary(max_size=60),
     key=ASCII,
@@ -120,7 +120,7 @@ def test_any_request_is_signed_as_the_official_signer_signs_it(
 
 
 @given(ENCODABLE)
-def test_only_unreserved_characters_stay_as_they_are(text):
+def test_only_unreserved_characters_are_unchanged(text):
     encoded = percent_encode(text)
     kept = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
     expected = "".join(

@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 - fixtures come by import
-"""Every kind of credential: obtained from local stand-ins, renewed, replaced, and from nowhere else."""
+"""Every kind of credential: obtained from local services, renewed, replaced, never taken from elsewhere."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ RENEWED = [kind for kind in KINDS if KINDS[kind].provider and kind != "default"]
 STATIC = ["access_key", "sts", "bearer"]
 BEARER = "bearer-token+/="
 MARGIN = 15 * 60
-"""How many seconds before its expiry a credential is renewed; what is issued for so long, at once."""
+"""How many seconds before its expiry a credential is renewed. A shorter one is renewed at once."""
 
 
 @pytest.fixture
 def services(pai: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CredentialServices]:
     with credential_services(pai, tmp_path) as running:
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-        # The metadata service has an address that is not this machine's.
+        # The address of the metadata service is not on this machine.
         monkeypatch.setenv("HTTP_PROXY", f"http://{running.plain}")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         for name in [name for name in os.environ if name.startswith("ALIBABA_CLOUD_")]:
@@ -65,13 +65,13 @@ def services(pai: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         (tmp_path / "oidc-token").write_text(OIDC_TOKEN)
         (tmp_path / "private.key").write_text(PRIVATE_KEY)
         sources._shared.cache_clear()
-        logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it speaks up when the interpreter ends
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it logs when the interpreter ends
         yield running
 
 
 @pytest.fixture
 def fields(services: CredentialServices, tmp_path: Path) -> dict[str, dict[str, Any]]:
-    """What each kind must be given so that it works here."""
+    """The fields with which each kind works here."""
     sts = {"sts_endpoint": services.sts}
     return {
         "ram_role_arn": {**LONG_KEY, "role_arn": ROLE, **sts},
@@ -116,16 +116,16 @@ def secrets(services: CredentialServices) -> list[str]:
 
 
 def everything_said(error: BaseException) -> str:
-    """The text of an error and of all it came from, as a log may show it."""
-    told = traceback.TracebackException.from_exception(error)
+    """The text of an error and of its causes, as a log may show it."""
+    texts = traceback.TracebackException.from_exception(error)
     chain, said = error, []
     while chain is not None:
         said += [str(chain), repr(chain.args)]
         chain = chain.__cause__ or chain.__context__
-    return "".join([*told.format(), *said])
+    return "".join([*texts.format(), *said])
 
 
-# --- what each kind needs, and nothing from elsewhere -----------------------------------------------------
+# --- the fields of each kind, from the connection only -----------------------------------------------------
 
 
 def whole(kind: str) -> dict[str, str]:
@@ -149,7 +149,7 @@ EXTRAS = sorted(EVERY_FIELD - {"access_key_id", "access_key_secret"})
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_field_that_a_kind_would_not_use_is_refused(kind: str) -> None:
+def test_a_field_that_a_kind_does_not_use_is_refused(kind: str) -> None:
     for name in EXTRAS:
         if name in (*KINDS[kind].needs, *KINDS[kind].takes):
             continue
@@ -188,7 +188,7 @@ def test_a_field_is_a_text_or_a_number(value: Any) -> None:
     assert credential_source("ram_role_arn", {**whole("ram_role_arn"), "external_id": 12345})
 
 
-def test_a_policy_that_is_no_json_is_refused() -> None:
+def test_a_policy_that_is_not_json_is_refused() -> None:
     with pytest.raises(PaiConfigurationError, match="policy"):
         credential_source("ram_role_arn", {**whole("ram_role_arn"), "policy": "{allow all}"})
 
@@ -250,7 +250,9 @@ def test_a_hook_lists_runs_with_a_credential_that_is_obtained(
     assert [run.name for run in hook.list_runs()] == ["there"]
     assert len(services.issued) == 1
     assert {request.access_key_id for request in pai.requests} == {"STS.1"}
-    ok, said = connect(kind, fields[kind]).test_connection()  # reads the connection anew, and obtains nothing
+    ok, said = connect(
+        kind, fields[kind]
+    ).test_connection()  # reads the connection again, and obtains nothing
     assert ok, said
     assert len(services.issued) == 1
 
@@ -267,13 +269,13 @@ async def test_many_flows_at_once_obtain_one_credential(
     assert len(services.issued) == 1
 
 
-def test_the_instance_may_be_told_its_role(services: CredentialServices, connect: Any) -> None:
+def test_the_connection_may_name_the_instances_role(services: CredentialServices, connect: Any) -> None:
     assert connect("ecs_ram_role", {"role_name": ECS_ROLE}).list_runs() == []
     assert not [what for what in services.asked if what.endswith("/security-credentials/")]
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_a_bearer_token_stands_for_who_is_asking(pai: Any, connect: Any, is_async: bool) -> None:
+def test_a_bearer_token_authenticates(pai: Any, connect: Any, is_async: bool) -> None:
     pai.accept("somebody", bearer_token=BEARER)
     pai.add_run("there")
     hook = connect("bearer", {"bearer_token": BEARER})
@@ -428,7 +430,7 @@ def test_a_credential_that_pai_refuses_is_replaced_once(
     pai.inject("error", status=404, code="InvalidAccessKeyId.NotFound", times=None)
     with pytest.raises(PaiAuthenticationError):
         hook.list_runs()
-    assert len(services.issued) == 3  # one more was tried, and no more than one
+    assert len(services.issued) == 3  # exactly one more was tried
 
 
 def test_many_that_are_refused_at_once_replace_the_credential_once(
@@ -462,7 +464,7 @@ UNABLE = {
 
 @pytest.mark.parametrize("kind", RENEWED)
 @pytest.mark.parametrize("how", UNABLE)
-def test_while_nothing_answers_the_last_credential_goes_on(
+def test_while_nothing_answers_the_last_credential_stays_in_use(
     pai: Any, services: CredentialServices, fields: Any, connect: Any, kind: str, how: str
 ) -> None:
     services.lifetime = MARGIN
@@ -490,7 +492,7 @@ def test_a_credential_that_pai_refuses_is_replaced_at_once_although_its_renewal_
 
 @pytest.mark.parametrize("kind", RENEWED)
 @pytest.mark.parametrize("how", UNABLE)
-def test_where_there_is_no_credential_yet_nothing_that_passes_decides(
+def test_before_the_first_credential_transient_faults_are_transient_errors(
     pai: Any, services: CredentialServices, fields: Any, connect: Any, kind: str, how: str
 ) -> None:
     services.fail = UNABLE[how]
@@ -516,19 +518,19 @@ def test_an_incomplete_credential_is_not_kept(
     assert hook.list_runs() == []
 
 
-def test_the_default_chain_does_not_become_somebody_else(
+def test_the_default_chain_does_not_use_another_source(
     pai: Any, services: CredentialServices, connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from alibabacloud_credentials.utils import auth_util  # has read the environment already
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(auth_util, "environment_credentials_uri", f"http://{services.plain}/credential")
-    monkeypatch.setattr("airflow_provider_pai.api.renewal.REST_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_pai.api.renewal.PAUSE_SECONDS", 0.0)
     hook = connect("default", {})
     hook.list_runs()
     services.fail, services.failing = (503, "down"), METADATA
     pai.revoke("STS.1")
-    with pytest.raises(PaiTransportError, match="somebody else's"):
+    with pytest.raises(PaiTransportError, match="somebody else"):
         hook.list_runs()
     assert any("/credential" in what for what in services.asked)
     assert {request.access_key_id for request in pai.requests} == {"STS.1"}
@@ -548,7 +550,7 @@ def test_a_chain_whose_source_is_down_is_asked_again_where_one_is_set_up(
     monkeypatch.setenv("HOME", str(tmp_path))
     if is_set_up:
         monkeypatch.setenv("ALIBABA_CLOUD_ECS_METADATA", ECS_ROLE)
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # as off ECS, nobody is there
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # outside ECS nothing answers there
     with pytest.raises(PaiTransportError if is_set_up else PaiConfigurationError):
         connect("default", {}).list_runs()
 
@@ -573,7 +575,7 @@ def test_a_service_that_is_not_there_is_asked_again(
         connect(kind, changed).list_runs()
 
 
-# --- what is for good, and what is never told -------------------------------------------------------------
+# --- permanent errors, and secrets in errors ---------------------------------------------------------------
 
 WRONG = {
     "no permission": (
@@ -593,7 +595,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("kind", "changes", "words"), WRONG.values(), ids=WRONG.keys())
-def test_what_only_a_person_can_mend_fails_at_once_and_says_what(
+def test_what_only_a_person_can_correct_fails_at_once_and_says_what(
     services: CredentialServices,
     fields: Any,
     connect: Any,
@@ -617,7 +619,7 @@ def test_what_only_a_person_can_mend_fails_at_once_and_says_what(
 
 
 @pytest.mark.parametrize("kind", RENEWED)
-def test_no_failure_tells_a_secret(
+def test_no_error_shows_a_secret(
     services: CredentialServices,
     fields: Any,
     connect: Any,
@@ -628,8 +630,8 @@ def test_no_failure_tells_a_secret(
     caplog.set_level(logging.DEBUG)
     hook = connect(kind, fields[kind])
     hook.list_runs()
-    told = " ".join(secrets(services))
-    for answer in [(500, told), (403, {"Code": "NoPermission", "Message": told}), (200, {"Code": told})]:
+    texts = " ".join(secrets(services))
+    for answer in [(500, texts), (403, {"Code": "NoPermission", "Message": texts}), (200, {"Code": texts})]:
         services.fail = answer
         sources._shared.cache_clear()
         with pytest.raises((PaiTransportError, PaiConfigurationError)) as caught:

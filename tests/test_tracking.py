@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 - fixtures come by import
-"""The tasks that write: what is sent, what stays as it was, and what a retry does."""
+"""The tasks that write: what they send, what they keep unchanged, and what a retry does."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_run_is_created_measured_updated_and_promoted_by_one_dag(pai):
         ({"labels": {}}, ROUND),
     ],
 )
-def test_what_an_update_does_not_name_stays(pai, quirk, change, left):
+def test_an_update_keeps_what_it_does_not_name(pai, quirk, change, left):
     pai.quirks.update_labels = quirk
     run_id = pai.add_run("old", **ROUND)
     PaiUpdateRunOperator(task_id="update", run_id=run_id, **change).execute({})
@@ -95,7 +95,7 @@ def test_an_update_of_nothing_is_refused_when_the_dag_is_parsed():
         PaiUpdateRunOperator(task_id="update", run_id="run-1")
 
 
-def test_a_step_logged_again_by_a_retry_counts_as_it_was_logged_last(pai):
+def test_if_a_retry_logs_a_step_again_the_last_value_counts(pai):
     run_id = pai.add_run()
     for value in (0.5, 0.6):
         PaiLogRunMetricsOperator(task_id="log", run_id=run_id, metrics={"a": value}, step=1).execute({})
@@ -110,16 +110,26 @@ def test_a_step_logged_again_by_a_retry_counts_as_it_was_logged_last(pai):
         lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-1", metrics={"a": 1}, step="1.5"),
         lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-1", metrics={}),
         lambda: PaiLogRunMetricsOperator(task_id="t", run_id="run-missing", metrics={"a": 1}),
-        lambda: PaiCreateRunOperator(task_id="t", experiment_id="exp-1", name="1 is no name"),
-        lambda: PaiCreateRunOperator(task_id="t", experiment_id="exp-missing"),
+        lambda: PaiCreateRunOperator(task_id="t", experiment_id="exp-1", name="1 is not a name"),
         lambda: PaiUpdateRunOperator(task_id="t", run_id="run-missing", name="n"),
         lambda: PaiPromoteRunOperator(task_id="t", run_id="run-missing", labels="champion:true"),
         lambda: PaiPromoteRunOperator(task_id="t", run_id="run-1", labels="champion"),
     ],
 )
-def test_what_no_retry_can_mend_fails_the_task_for_good(pai, operator):
+def test_what_no_retry_can_fix_fails_the_task_for_good(pai, operator):
     with pytest.raises(AirflowFailException):
         operator().execute({})
+
+
+def test_a_run_in_an_experiment_that_is_not_visible_yet_is_left_to_airflows_retries(pai):
+    experiment_id = pai.add_experiment("new")
+    pai.inject("error", action="CreateRun", status=404, code="NotFoundErrorProblem")
+    with new_dag() as dag:
+        PaiCreateRunOperator(task_id="create", experiment_id=experiment_id, retries=3)
+    ran = run_dag(dag)
+    assert (ran.states, ran.tries) == ({"create": "success"}, {"create": 2}), ran.errors
+    assert "PaiExperimentNotFoundError" in ran.error("create")
+    assert len(pai.runs()) == 1
 
 
 def test_a_lost_answer_is_left_to_airflows_retries(pai):
@@ -141,7 +151,7 @@ def test_a_lost_answer_is_left_to_airflows_retries(pai):
     }
 
 
-def test_a_promotion_stays_among_the_runs_it_is_about(pai):
+def test_a_promotion_changes_only_the_runs_that_among_matches(pai):
     digits = {"model": "digits"}
     old = pai.add_run(labels={**digits, "champion": "true"})
     other = pai.add_run(labels={"model": "letters", "champion": "true"})

@@ -1,4 +1,4 @@
-"""The verdict: which run is judged, against what, and that what is missing never passes."""
+"""The verdict: which run is judged, against which baseline, and that a missing value never passes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pai:
         key = request.path.split("/")[4], request.query["Key"]
         self.asked.append(key)
         entries = [{"Key": key[1], "Value": value, "Step": step} for step, value in self.history.get(key, [])]
-        body = json.dumps({"Metrics": entries, "NextPageToken": 0})  # NaN goes as a bare word
+        body = json.dumps({"Metrics": entries, "NextPageToken": 0})  # NaN is a bare word
         return Response(status=200, headers={}, body=body.encode())
 
 
@@ -121,7 +121,7 @@ def test_what_is_missing_or_not_finite_is_named(verdict, held, reason, rule):
 # --- baselines
 
 
-def test_every_baseline_must_be_outdone_and_the_one_that_is_not_is_shown(verdict):
+def test_a_run_must_beat_every_baseline_and_the_verdict_names_the_one_it_does_not(verdict):
     baselines = [run(8, acc=0.80), run(9, acc=0.92)]
     found = verdict([NEW], {"acc": ">= baseline"}, baselines=baselines)
     assert not found.passed
@@ -138,7 +138,7 @@ def test_a_missing_baseline_is_a_policy(verdict, policy, passed):
 
 
 @pytest.mark.parametrize("held", [{}, {"acc": math.nan}, {"acc": math.inf}])
-def test_a_baseline_without_the_metric_is_no_missing_baseline(verdict, held):
+def test_a_baseline_without_the_metric_is_not_a_missing_baseline(verdict, held):
     found = verdict([NEW], {"acc": "> baseline"}, baselines=[run(9, **held)], missing_baseline="pass")
     assert not found.passed
     assert "the baseline" in found.checks[0].reason
@@ -156,7 +156,7 @@ def test_a_half_promoted_run_is_judged_by_the_other_baseline(verdict):
     assert not verdict([NEW], {"acc": ">= baseline"}, baselines=[NEW, OLD]).passed
 
 
-def test_all_looks_at_the_challengers_only(verdict):
+def test_all_judges_only_the_runs_that_are_not_baselines(verdict):
     found = verdict(RUNS, {"acc": "< baseline"}, baselines=[OLD], select="all")
     assert found.passed
     assert {check.run_id for check in found.checks} == {"run-2", "run-3"}

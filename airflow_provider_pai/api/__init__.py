@@ -1,4 +1,4 @@
-"""PAI's HTTP API, without Airflow: typed flows and two drivers for them.
+"""PAI's HTTP API, without Airflow: typed flows, and two transports that run them.
 
 ::
 
@@ -25,6 +25,8 @@ from airflow_provider_pai.api.errors import (
     PaiAuthenticationError,
     PaiConfigurationError,
     PaiError,
+    PaiExperimentNotFoundError,
+    PaiLabelNotSeenError,
     PaiNotFoundError,
     PaiNotJsonError,
     PaiPagingError,
@@ -83,6 +85,8 @@ __all__ = [
     "PaiClient",
     "PaiConfigurationError",
     "PaiError",
+    "PaiExperimentNotFoundError",
+    "PaiLabelNotSeenError",
     "PaiNotFoundError",
     "PaiNotJsonError",
     "PaiPagingError",

@@ -1,7 +1,7 @@
-"""Two drivers of the same flows: :class:`PaiClient` over requests, :class:`AsyncPaiClient` over aiohttp.
+"""Two transports of the same flows: :class:`PaiClient` over requests, :class:`AsyncPaiClient` over aiohttp.
 
-A driver does what a flow's request says: sleep, fetch the credential, sign this attempt, send exactly the
-bytes that were signed, and hand back what came. It judges nothing and tries nothing again.
+A transport does what a flow's request says: sleep, fetch the credential, sign this attempt, send exactly the
+bytes that were signed, and return what came back. It decides nothing and sends nothing a second time.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 from airflow_provider_pai.api.credentials import AnyCredential, CredentialSource, RenewableSource
 from airflow_provider_pai.api.errors import PaiConfigurationError, PaiTransportError
 from airflow_provider_pai.api.flow import API_VERSION, Failure, Flow, Outcome, Request, Response
-from airflow_provider_pai.api.paging import Walk
+from airflow_provider_pai.api.paging import Paginator
 from airflow_provider_pai.api.signing import canonical_query
 
 if TYPE_CHECKING:
     import aiohttp
 
-# aiohttp is imported where it is used: it takes longer to import than all the rest of this package, and a
-# task that only runs the sync client should not wait for it.
+# aiohttp is imported where it is used: its import takes longer than that of this whole package, and a task
+# that runs only the sync client should not wait for it.
 
 __all__ = ["AsyncPaiClient", "PaiClient"]
 
@@ -50,22 +50,22 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 
-class Driver:
-    """What both drivers share: where to send, and how one attempt is signed."""
+class Transport:
+    """What both transports share: where to send, and how to sign one attempt."""
 
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         self.endpoint, self._host = _address(endpoint)
         self._credentials = credentials
         self._renewing = credentials if isinstance(credentials, RenewableSource) else None
         self._clock_offset = 0.0
-        # Proxies and CA bundles of the environment are looked up once: the endpoint never changes, and
-        # requests spends more on this than on the request itself.
+        # The environment's proxies and CA bundles are looked up once: the endpoint never changes, and
+        # requests spends more time on this look-up than on the request itself.
         with requests.Session() as session:
             self._environment: Any = session.merge_environment_settings(self.endpoint, {}, True, None, None)
         verify = self._environment["verify"]
         if isinstance(verify, str) and not os.path.isfile(verify):
             raise PaiConfigurationError(
-                f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names {verify}, which is no file."
+                f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names {verify}, which is not a file."
             )
 
     def _signed(self, request: Request, credential: AnyCredential) -> tuple[str, dict[str, str]]:
@@ -117,12 +117,12 @@ class Driver:
         return Failure(reason=reason, sent=sent, seconds=time.monotonic() - started)
 
 
-class PaiClient(Driver):
+class PaiClient(Transport):
     """Run flows over requests, one after another: ``PaiClient(...).run(get_run("run-1"))``."""
 
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         super().__init__(endpoint, credentials)
-        # Without a session around it: that would add a netrc login, and read a redirect's body unbounded.
+        # Not a session: it would add a login from netrc, and read a redirect's body without a bound.
         self._adapter = HTTPAdapter(max_retries=0)
 
     def __enter__(self) -> PaiClient:
@@ -146,15 +146,16 @@ class PaiClient(Driver):
                 request = flow.send(outcome)  # type: ignore[arg-type]
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            outcome = self._attempt(request)
+            outcome = self.attempt(request)
 
-    def iter(self, walk: Walk[Item]) -> Iterator[Item]:
+    def iter(self, listing: Paginator[Item]) -> Iterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
-        while not walk.done:
-            yield from self.run(walk.next_page())
+        while not listing.done:
+            yield from self.run(listing.next_page())
 
-    def _attempt(self, request: Request) -> Outcome:
-        if request.wait:  # even sleep(0) gives the processor away
+    def attempt(self, request: Request) -> Outcome:
+        """Carry out one attempt of a flow, for callers that drive flows themselves."""
+        if request.wait:  # even sleep(0) yields the processor
             time.sleep(request.wait)
         started = time.monotonic()
         try:
@@ -181,8 +182,8 @@ class PaiClient(Driver):
             return self._failure(error, started, sent=not _never_connected(error))
 
 
-class AsyncPaiClient(Driver):
-    """Run flows over aiohttp; any number at once share one pool of connections.
+class AsyncPaiClient(Transport):
+    """Run flows over aiohttp. Concurrent flows share one pool of connections.
 
     Use it as ``async with AsyncPaiClient(...) as client: await client.run(get_run("run-1"))``.
     """
@@ -206,8 +207,8 @@ class AsyncPaiClient(Driver):
             tls = await asyncio.to_thread(_tls_context, bundle)
             connector = aiohttp.TCPConnector(ssl=tls)
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        # aiohttp would send a GET again by itself where a kept connection breaks: the same signed bytes,
-        # the same nonce. Every attempt is signed afresh, so the flow decides.
+        # Where a kept connection breaks, aiohttp would send a GET again by itself, with the same signature
+        # and nonce. Every attempt must be signed afresh, so the flow decides.
         self._session._retry_connection = False
         return self
 
@@ -227,12 +228,12 @@ class AsyncPaiClient(Driver):
                 request = flow.send(outcome)  # type: ignore[arg-type]
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            outcome = await self._attempt(request)
+            outcome = await self.attempt(request)
 
-    async def iter(self, walk: Walk[Item]) -> AsyncIterator[Item]:
+    async def iter(self, listing: Paginator[Item]) -> AsyncIterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
-        while not walk.done:
-            for item in await self.run(walk.next_page()):
+        while not listing.done:
+            for item in await self.run(listing.next_page()):
                 yield item
 
     async def _awaited_credential(self, request: Request) -> AnyCredential:
@@ -243,10 +244,11 @@ class AsyncPaiClient(Driver):
             task = asyncio.create_task(asyncio.to_thread(self._credential_for, request))
             self._asking[request.refused] = task
             task.add_done_callback(lambda _: self._asking.pop(request.refused))
-        # One serves all who wait for it, or fails them all; whoever stops waiting does not stop the others.
+        # One look-up serves all flows that wait for it. A flow that is cancelled does not cancel the look-up.
         return await asyncio.shield(task)
 
-    async def _attempt(self, request: Request) -> Outcome:
+    async def attempt(self, request: Request) -> Outcome:
+        """Carry out one attempt of a flow, for callers that drive flows themselves."""
         import aiohttp
         from yarl import URL
 
@@ -281,30 +283,30 @@ class AsyncPaiClient(Driver):
 
 
 def _address(endpoint: str) -> tuple[str, str]:
-    """Return an endpoint's scheme and host, and its host, each with the port where it has one."""
+    """Return an endpoint as scheme and host, and the host alone, each with its port where it has one."""
     try:
         parts = urlsplit(endpoint or "")
         good = _HOST.fullmatch(parts.netloc) and parts.port != 0 and parts.scheme in ("http", "https")
     except ValueError:
         good = None
     if not good or parts.path.strip("/") or parts.query or parts.fragment:
-        shown = re.sub("//.*@", "//***@", str(endpoint))
+        redacted = re.sub("//.*@", "//***@", str(endpoint))
         raise PaiConfigurationError(
-            f"The endpoint {shown!r} is no address of PAI; write one such as "
+            f"The endpoint {redacted!r} is not an address of PAI; write one such as "
             "'https://aiworkspace.cn-hangzhou.aliyuncs.com'."
         )
     return f"{parts.scheme}://{parts.netloc}", parts.netloc
 
 
 def _read(response: requests.Response, deadline: float) -> bytes:
-    """Return the body, received within the deadline: requests' own limit is on silence only."""
+    """Return the body, received within the deadline: requests itself limits only the silence."""
     chunks: list[bytes] = []
     size = 0
     while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
         chunks.append(chunk)
         size = _bounded(size + len(chunk))
         if time.monotonic() > deadline:
-            raise requests.ReadTimeout("the answer did not arrive whole within the time limit")
+            raise requests.ReadTimeout("the whole answer did not arrive within the time limit")
     return b"".join(chunks)
 
 
@@ -322,7 +324,7 @@ def _never_connected(error: Exception) -> bool:
 
 
 def _root(error: BaseException) -> str:
-    """Return the innermost reason, without the layers of pools and adapters around it."""
+    """Return the innermost reason, without the pools and adapters around it."""
     cause = error.args[0] if error.args else None
     if isinstance(cause, MaxRetryError) and cause.reason is not None:
         error = cause.reason

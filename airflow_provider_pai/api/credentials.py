@@ -1,7 +1,7 @@
-"""Who is asking: the credential that authenticates an attempt, and the source that gives it.
+"""The credential that authenticates an attempt, and the source that returns it.
 
-A source is asked before every attempt, so that a token which was renewed meanwhile is used at once.
-Sources that obtain credentials elsewhere, and renew them, are in ``sources.py``.
+A transport asks its source before every attempt, so that it uses a renewed token at once. ``renewal.py`` has
+the source that obtains credentials from elsewhere and renews them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import msgspec
 
 from airflow_provider_pai.api.errors import PaiConfigurationError
-from airflow_provider_pai.api.signing import bear, sign
+from airflow_provider_pai.api.signing import authorize, sign
 
 __all__ = [
     "AnyCredential",
@@ -29,7 +29,7 @@ __all__ = [
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
     """An AccessKey pair, with a security token where STS issued it. Its repr shows no secret.
 
-    :raises PaiConfigurationError: a part is missing, or holds characters no header can carry.
+    :raises PaiConfigurationError: a part is missing, or holds characters that no header can carry.
     """
 
     access_key_id: str
@@ -46,7 +46,7 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
         return f"Credential(access_key_id={self.access_key_id!r}, …)"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        # msgspec's own would tell every field, and tracebacks drawn by rich ask it rather than __repr__.
+        # msgspec's own method would show every field, and rich calls it for tracebacks instead of __repr__.
         return [("access_key_id", self.access_key_id)]
 
     def authenticate(self, **attempt: Any) -> dict[str, str]:
@@ -59,17 +59,17 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def redact(self, body: bytes) -> bytes:
-        """Return ``body`` without this credential's secrets: error pages like to repeat a request.
+        """Return ``body`` without this credential's secrets: error pages often repeat the request.
 
-        A secret is found as it is and as JSON, XML, HTML or a URL spell it.
+        Secrets are found as plain text, and as JSON, XML, HTML or a URL escape them.
         """
         return _without(body, self.access_key_secret, self.security_token)
 
 
 class BearerToken(msgspec.Struct, frozen=True):
-    """A token that stands for who is asking. Its repr does not show it.
+    """A bearer token. Its repr does not show it.
 
-    :raises PaiConfigurationError: it is empty, or holds characters no header can carry.
+    :raises PaiConfigurationError: it is empty, or holds characters that no header can carry.
     """
 
     token: str
@@ -85,7 +85,7 @@ class BearerToken(msgspec.Struct, frozen=True):
 
     def authenticate(self, **attempt: Any) -> dict[str, str]:
         """Return the headers of an attempt that carry the token."""
-        return bear(token=self.token, **attempt)
+        return authorize(token=self.token, **attempt)
 
     def redact(self, body: bytes) -> bytes:
         """Return ``body`` without the token."""
@@ -100,34 +100,34 @@ def _check(name: str, value: Any) -> None:
         raise PaiConfigurationError(f"The {name} is empty; enter it in the connection.")
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()) or " " in value:
         raise PaiConfigurationError(
-            f"The {name} holds a space, a line break or a character outside ASCII; enter it again."
+            f"The {name} holds a space, a line break or a character outside ASCII; enter it without those."
         )
 
 
 def _without(body: bytes, *secrets: str | None) -> bytes:
     for secret in filter(None, secrets):
-        constant, spelled = _spellings(secret)
+        constant, pattern = _escaped(secret)
         if constant in body:
-            body = spelled.sub(b"***", body)
+            body = pattern.sub(b"***", body)
     return body
 
 
 @functools.lru_cache(maxsize=8)
-def _spellings(secret: str) -> tuple[bytes, re.Pattern[bytes]]:
-    """Return the longest part that no encoding changes, which is quick to look for, and all spellings."""
+def _escaped(secret: str) -> tuple[bytes, re.Pattern[bytes]]:
+    """Return the longest part that no encoding changes, for a quick search, and a pattern."""
     constant = max(re.findall("[A-Za-z0-9]*", secret), key=len)
-    pattern = "".join(c if c.isalnum() else _spelled(c) for c in secret)
+    pattern = "".join(c if c.isalnum() else _escaped_character(c) for c in secret)
     return constant.encode(), re.compile(pattern.encode())
 
 
-def _spelled(character: str) -> str:
+def _escaped_character(character: str) -> str:
     code = ord(character)
     entity = f"&(?:#0*{code}|#[xX]0*(?i:{code:x})|{codepoint2name.get(code, 'apos')});"
     return rf"(?:\\*u(?i:{code:04x})|%(?i:{code:02x})|{entity}|\\*{re.escape(character)})"
 
 
 class CredentialSource(Protocol):
-    """Where credentials come from. Blocking sources are asked in a thread by async code."""
+    """Where credentials come from. Async code calls blocking sources in a thread."""
 
     @property
     def blocking(self) -> bool:
@@ -135,20 +135,20 @@ class CredentialSource(Protocol):
         ...
 
     def get(self) -> AnyCredential:
-        """Return a credential that is good now.
+        """Return a credential that is valid now.
 
-        :raises PaiTransportError: nothing answered; asking again later may succeed.
-        :raises PaiConfigurationError: there is none to be had until somebody changes something.
+        :raises PaiTransportError: the place it comes from did not answer; a later call may succeed.
+        :raises PaiConfigurationError: there is no credential until somebody changes something.
         """
         ...
 
 
 @runtime_checkable
 class RenewableSource(CredentialSource, Protocol):
-    """A source that may have another credential than the one that PAI does not accept any more."""
+    """A source that may return a new credential where PAI no longer accepts the old one."""
 
     def replace(self, refused: AnyCredential) -> AnyCredential:
-        """Return another credential than ``refused``, if there is one. Raises as :meth:`get` does."""
+        """Return another credential than ``refused``, if there is one. Raises what :meth:`get` raises."""
         ...
 
 

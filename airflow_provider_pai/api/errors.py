@@ -7,17 +7,25 @@
     ├── PaiConfigurationError          the connection lacks or contradicts something: nothing was sent
     ├── PaiTransportError         (t)  no answer: refused, reset, timed out
     ├── PaiResponseError               an answer that is not what the API page promises
-    │   └── PaiNotJsonError       (t)  a body that is no JSON, such as a proxy's HTML page
-    ├── PaiPagingError                 a listing that does not come to an end, or never stands still
+    │   ├── PaiNotJsonError       (t)  a body that is not JSON, such as a proxy's HTML page
+    │   └── PaiLabelNotSeenError  (r)  PAI accepted a label and does not show it
+    ├── PaiPagingError            (t)  a listing that does not end, or that changed each time it was read
     └── PaiApiError                    PAI answered with an error: ``status``, ``code``, ``request_id``
         ├── PaiThrottledError     (t)  quota exhausted; ``retry_after`` in seconds where PAI said so
         ├── PaiUnavailableError   (t)  5xx
         ├── PaiAuthenticationError     wrong key, signature, clock or token
         ├── PaiPermissionError         the key is good, the permission is missing
         └── PaiNotFoundError           no such run, experiment or workspace
+            └── PaiExperimentNotFoundError  (r)  no such experiment, or it is too new to be visible
 
-``(t)`` marks ``transient`` errors: asking again later may succeed, so they never decide a wait.
-Every other error stays until somebody changes something, and its text says what.
+An error says two things about a second try:
+
+- ``transient``, marked ``(t)``: it says nothing about the runs. A poll that ends with it is a failed poll,
+  and never decides a wait.
+- ``retryable``, marked ``(t)`` or ``(r)``: the same task may succeed later, so Airflow may retry it. Every
+  transient error is retryable.
+
+Every other error is permanent: it comes back until somebody changes something, and its text says what.
 """
 
 from __future__ import annotations
@@ -29,6 +37,8 @@ __all__ = [
     "PaiAuthenticationError",
     "PaiConfigurationError",
     "PaiError",
+    "PaiExperimentNotFoundError",
+    "PaiLabelNotSeenError",
     "PaiNotFoundError",
     "PaiNotJsonError",
     "PaiPagingError",
@@ -45,6 +55,9 @@ class PaiError(Exception):
     """Root of everything this package raises on purpose."""
 
     transient: ClassVar[bool] = False
+    """Whether it says nothing about the runs, so that a wait counts it as a failed poll and goes on."""
+    retryable: ClassVar[bool] = False
+    """Whether the same task may succeed later, so that Airflow may retry it."""
 
     def __reduce__(self) -> tuple[object, ...]:
         # The default would call __init__ with the finished text alone; errors cross process borders.
@@ -62,7 +75,7 @@ class PaiUsageError(PaiError, ValueError):
 
 
 class PaiConfigurationError(PaiError):
-    """The connection lacks or contradicts something; nothing was sent. The text says what to mend."""
+    """The connection lacks or contradicts something; nothing was sent. The text says what to correct."""
 
 
 class PaiTransportError(PaiError):
@@ -71,7 +84,7 @@ class PaiTransportError(PaiError):
     ``sent`` is False where PAI surely never saw the request, so that even a write may be tried again.
     """
 
-    transient = True
+    transient = retryable = True
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -79,7 +92,9 @@ class PaiTransportError(PaiError):
 
 
 class PaiPagingError(PaiError):
-    """A listing went round in circles, past its page limit, or over data that never stood still."""
+    """A listing repeated a page token, passed its page limit, or changed each time it was read."""
+
+    transient = retryable = True
 
 
 class PaiResponseError(PaiError):
@@ -92,15 +107,21 @@ class PaiResponseError(PaiError):
 
 
 class PaiNotJsonError(PaiResponseError):
-    """A body that is no JSON: usually the page of a proxy or gateway on the way, so it may pass."""
+    """A body that is not JSON: usually the page of a proxy or gateway on the way, which may go away."""
 
-    transient = True
+    transient = retryable = True
+
+
+class PaiLabelNotSeenError(PaiResponseError):
+    """PAI accepted a label and does not show it, or somebody else removed it at once."""
+
+    retryable = True
 
 
 class PaiApiError(PaiError):
     """PAI answered with an error.
 
-    ``code`` is an open set (FACTS 4): decide by class, show the code. ``hint`` says what to change.
+    The vendor lists no complete set of codes: decide by class, show ``code``. ``hint`` says what to change.
     """
 
     hint: ClassVar[str] = ""
@@ -117,9 +138,9 @@ class PaiApiError(PaiError):
 
 
 class PaiThrottledError(PaiApiError):
-    """The quota is exhausted; ListRuns has 50 requests per 3 s for the whole account (FACTS 4)."""
+    """The quota is exhausted; ListRuns has 50 requests per 3 s for the whole account."""
 
-    transient = True
+    transient = retryable = True
     retry_after: float | None = None
     hint = "PAI's quota is shared by the whole account: poll less often, or ask for more quota."
 
@@ -127,7 +148,7 @@ class PaiThrottledError(PaiApiError):
 class PaiUnavailableError(PaiApiError):
     """PAI answered 5xx."""
 
-    transient = True
+    transient = retryable = True
 
 
 class PaiAuthenticationError(PaiApiError):
@@ -144,3 +165,13 @@ class PaiPermissionError(PaiApiError):
 
 class PaiNotFoundError(PaiApiError):
     """There is no such run, experiment or workspace, or this key may not see it."""
+
+
+class PaiExperimentNotFoundError(PaiNotFoundError):
+    """There is no such experiment, or PAI does not show it yet because it is new."""
+
+    retryable = True
+    hint = (
+        "A new experiment may take up to a minute to become visible, so a retry may succeed later. If the "
+        "experiment is not new, correct its id."
+    )

@@ -1,11 +1,18 @@
-"""Flows for experiments and workspaces: what runs are filed under.
+"""Flows for experiments and workspaces, which hold runs.
 
-Source: the API pages of AIWorkSpace 2021-02-04 named after each flow's action (FACTS 6).
+Source: the vendor's API pages of AIWorkSpace 2021-02-04. Each flow names its page.
 """
 
 from __future__ import annotations
 
-from airflow_provider_pai.api.errors import PaiPagingError, PaiUsageError
+from typing import TypeVar
+
+from airflow_provider_pai.api.errors import (
+    PaiExperimentNotFoundError,
+    PaiNotFoundError,
+    PaiPagingError,
+    PaiUsageError,
+)
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call
 from airflow_provider_pai.api.models import (
     CreatedExperiment,
@@ -14,11 +21,12 @@ from airflow_provider_pai.api.models import (
     Workspace,
     WorkspacePage,
 )
-from airflow_provider_pai.api.paging import MAX_PAGES, PAGE_SIZE, Walk
+from airflow_provider_pai.api.paging import MAX_PAGES, PAGE_SIZE, Paginator
 from airflow_provider_pai.api.parameters import pairs, path, required, segment, text, whole_number, write
 from airflow_provider_pai.api.query import Labels, parse_labels
 
 __all__ = [
+    "call_in_experiment",
     "create_experiment",
     "delete_experiment",
     "delete_experiment_label",
@@ -29,6 +37,25 @@ __all__ = [
     "set_experiment_labels",
     "update_experiment",
 ]
+
+T = TypeVar("T")
+
+
+def call_in_experiment(request: Request, answer: type[T]) -> Flow[T]:
+    """Do as :func:`~airflow_provider_pai.api.flow.call` for a request that names one experiment.
+
+    :raises PaiExperimentNotFoundError: PAI does not find it. It says so of a new experiment too.
+    """
+    try:
+        return (yield from call(request, answer))
+    except PaiNotFoundError as error:
+        raise PaiExperimentNotFoundError(
+            error.message,
+            action=error.action,
+            status=error.status,
+            code=error.code,
+            request_id=error.request_id,
+        ) from None
 
 
 def create_experiment(
@@ -56,8 +83,12 @@ def create_experiment(
 
 
 def get_experiment(experiment_id: str) -> Flow[Experiment]:
-    """Return one experiment (GetExperiment). Right after it was made PAI may not know it yet (FACTS 4)."""
-    return call(Request(action="GetExperiment", path=path("experiments", experiment_id)), Experiment)
+    """Return one experiment (GetExperiment).
+
+    :raises PaiExperimentNotFoundError: there is none, or it was created less than a minute ago.
+    """
+    request = Request(action="GetExperiment", path=path("experiments", experiment_id))
+    return call_in_experiment(request, Experiment)
 
 
 def update_experiment(
@@ -67,21 +98,21 @@ def update_experiment(
     fields = {"Name": text("name", name), "Accessibility": text("accessibility", accessibility)}
     if name is None and accessibility is None:
         raise PaiUsageError("update_experiment was given nothing to change; give name or accessibility.")
-    yield from call(
-        write("PUT", "UpdateExperiment", path("experiments", experiment_id), fields), Acknowledgement
-    )
+    request = write("PUT", "UpdateExperiment", path("experiments", experiment_id), fields)
+    yield from call_in_experiment(request, Acknowledgement)
 
 
 def delete_experiment(experiment_id: str) -> Flow[None]:
     """Delete an experiment and its runs (DeleteExperiment)."""
-    yield from call(write("DELETE", "DeleteExperiment", path("experiments", experiment_id)), Acknowledgement)
+    request = write("DELETE", "DeleteExperiment", path("experiments", experiment_id))
+    yield from call_in_experiment(request, Acknowledgement)
 
 
 def set_experiment_labels(experiment_id: str, labels: Labels) -> Flow[None]:
     """Add or change labels of an experiment (SetExperimentLabels)."""
     target = f"{path('experiments', experiment_id)}/labels"
     fields = {"Labels": pairs(parse_labels(labels))}
-    yield from call(write("POST", "SetExperimentLabels", target, fields), Acknowledgement)
+    yield from call_in_experiment(write("POST", "SetExperimentLabels", target, fields), Acknowledgement)
 
 
 def delete_experiment_label(experiment_id: str, key: str) -> Flow[None]:
@@ -99,7 +130,7 @@ def list_experiments(
 ) -> Flow[list[Experiment]]:
     """Return the experiments of a workspace that match, oldest first (ListExperiment).
 
-    Labels travel as ``Key=Value`` here, unlike ListRuns' (FACTS 6); every answer is checked again.
+    The request carries labels as ``Key=Value``, unlike ListRuns. Every experiment that comes back is checked.
     """
     wanted_labels = parse_labels(labels) if labels is not None else {}
     wire_labels = ",".join(f"{key}={value}" for key, value in wanted_labels.items())
@@ -117,7 +148,7 @@ def list_experiments(
             name is None or experiment.name == name
         ) and wanted_labels.items() <= experiment.labels.items()
 
-    walk = Walk[Experiment](
+    listing = Paginator[Experiment](
         Request(
             action="ListExperiment",
             path=path("experiments"),
@@ -129,11 +160,11 @@ def list_experiments(
         direction=1,
         wanted=wanted,
     )
-    return walk.rest()
+    return listing.rest()
 
 
 def list_workspaces(*, page_size: int = PAGE_SIZE) -> Flow[list[Workspace]]:
-    """Return the workspaces this key may see (ListWorkspaces, which pages by number and has no token)."""
+    """Return the workspaces that this key may see (ListWorkspaces, which has page numbers and no token)."""
     found: dict[str, Workspace] = {}
     size = whole_number("page_size", page_size)
     for number in range(1, MAX_PAGES + 1):
@@ -142,10 +173,10 @@ def list_workspaces(*, page_size: int = PAGE_SIZE) -> Flow[list[Workspace]]:
         page: WorkspacePage = yield from call(request, WorkspacePage)
         known = len(found)
         found.update({workspace.workspace_id: workspace for workspace in page.workspaces})
-        # The service may give smaller pages than asked for, so only a page without news is the end.
+        # PAI may return smaller pages than asked for, so only a page without new workspaces is the end.
         if len(found) == known or len(found) == page.total_count:
             return list(found.values())
-    raise PaiPagingError(f"ListWorkspaces has not come to an end after {MAX_PAGES} pages.")
+    raise PaiPagingError(f"ListWorkspaces has not ended after {MAX_PAGES} pages; ask for larger pages.")
 
 
 def get_default_workspace() -> Flow[Workspace]:

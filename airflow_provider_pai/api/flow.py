@@ -1,11 +1,11 @@
-"""One exchange with PAI: what is sent, what comes back, how that is judged and when it is tried again.
+"""One exchange with PAI: send a request, check the answer, and decide whether to send it again.
 
 A *flow* is a generator that yields :class:`Request` and is sent an :class:`Outcome`. It does no IO and
-never sleeps: the wait before an attempt, its time limit and the correction of the clock travel on the
-request, and a driver (``client.py``) carries them out. So there is one judge for every operation and for
-both drivers, and all of it can be tested without a network.
+never sleeps: the wait before an attempt, its time limit and the clock correction are fields of the request,
+and a transport (``client.py``) carries them out. So all operations and both transports share one set of
+rules, and all of it can be tested without a network.
 
-Source: FACTS 4 (errors, limits and what may be tried again).
+docs/fidelity.md lists the time limits, and which requests are sent again.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ __all__ = ["Acknowledgement", "Failure", "Flow", "Outcome", "Request", "Response
 API_VERSION = "2021-02-04"
 NONCE_USED = "SignatureNonceUsed"
 ATTEMPTS = 5
-"""How often one request is sent at the most; a corrected clock and another credential grant one more each."""
+"""How often one request is sent at most. A corrected clock and another credential add one attempt each."""
 BACKOFF_SECONDS = 0.5
 BACKOFF_LIMIT_SECONDS = 20.0
 CALL_SECONDS = 120.0
-"""How long one request may take in all: its attempts and the waits between them."""
+"""How long one request may take in total, with its attempts and the waits between them."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,13 +57,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     query: dict[str, str] = {}
     body: bytes = b""
     wait: float = 0.0
-    """Seconds the driver sleeps first."""
+    """Seconds that the transport sleeps first."""
     limit: float = CALL_SECONDS
-    """Seconds this attempt may take from its start to the last byte of the answer."""
+    """Seconds that this attempt may take, from its start to the last byte of the answer."""
     clock_offset: float | None = None
     """Seconds to add to this machine's clock when signing, from now on; ``None`` leaves it as it is."""
     refused: AnyCredential | None = None
-    """The credential that PAI did not accept; this attempt wants another."""
+    """The credential that PAI did not accept. This attempt needs another one."""
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     received_at: float = 0.0
     """This machine's clock (Unix seconds) when the answer came."""
     renewable: AnyCredential | None = None
-    """The credential of this attempt, where its source may give another in its place."""
+    """The credential of this attempt, where its source may have another one."""
 
     @property
     def date(self) -> datetime | None:
@@ -89,12 +89,12 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def request_id(self) -> str | None:
-        """PAI's name for this exchange: the body's, or else the headers'."""
+        """PAI's id of this exchange, from the body or else from the headers."""
         return _request_id(self, None)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why nothing came back. ``sent`` is False where PAI surely never saw the request."""
+    """Why no answer came. ``sent`` is False where PAI cannot have received the request."""
 
     reason: str
     sent: bool
@@ -107,7 +107,7 @@ Flow = Generator[Request, Outcome, T]
 
 
 class Acknowledgement(msgspec.Struct, frozen=True):
-    """The answer of an operation that has nothing to tell; its JSON is still checked to be an object."""
+    """The answer of an operation that returns nothing. It must still be a JSON object."""
 
     items = ()
 
@@ -115,27 +115,27 @@ class Acknowledgement(msgspec.Struct, frozen=True):
 def call(request: Request, answer: type[T]) -> Flow[T]:
     """Send a request until it is answered, and return the answer decoded as ``answer``.
 
-    :raises PaiError: as drawn in :mod:`~airflow_provider_pai.api.errors`, once trying again is pointless,
-        not safe, or no longer allowed by :data:`ATTEMPTS` or :data:`CALL_SECONDS`.
+    :raises PaiError: see :mod:`~airflow_provider_pai.api.errors`. It is raised when another attempt would
+        not help, would not be safe, or would exceed :data:`ATTEMPTS` or :data:`CALL_SECONDS`.
     """
     decoded, _ = yield from exchange(request, answer)
     return decoded
 
 
 def exchange(request: Request, answer: type[T]) -> Flow[tuple[T, Response]]:
-    """Do as :func:`call`, and return the response beside its decoded body."""
+    """Do as :func:`call`, and return the decoded answer together with the response."""
     spent = 0.0
     attempt = 1
-    mended: set[str] = set()
+    fixed: set[str] = set()
     while True:
         outcome = yield request
         spent += request.wait + outcome.seconds
         try:
-            return _judge(request, outcome, answer)
+            return _check(request, outcome, answer)
         except PaiError as error:
-            remedy = _remedy(error, outcome)
-            if remedy.keys() - mended:
-                mended |= remedy.keys()
+            fix = _fix(error, outcome)
+            if fix.keys() - fixed:
+                fixed |= fix.keys()
                 wait = 0.0
             elif attempt < ATTEMPTS and _may_try_again(error, request):
                 wait = _wait(error, attempt)
@@ -145,37 +145,38 @@ def exchange(request: Request, answer: type[T]) -> Flow[tuple[T, Response]]:
             left = CALL_SECONDS - spent - wait
             if left <= 0:
                 raise
-        changes = {"clock_offset": None, "refused": None, **remedy}
+        changes = {"clock_offset": None, "refused": None, **fix}
         request = msgspec.structs.replace(request, wait=wait, limit=left, **changes)
 
 
-def _remedy(error: PaiError, outcome: Outcome) -> dict[str, Any]:
-    """Return what to change in the request where PAI says that our clock or our credential is not good."""
+def _fix(error: PaiError, outcome: Outcome) -> dict[str, Any]:
+    """Return which fields of the request to change where PAI rejected our clock or our credential."""
     if isinstance(outcome, Failure) or not isinstance(error, PaiAuthenticationError):
         return {}
     if error.code.startswith("InvalidTimeStamp"):
         return {"clock_offset": outcome.date.timestamp() - outcome.received_at} if outcome.date else {}
     if outcome.renewable is None or error.code == NONCE_USED:
         return {}
-    return {"refused": outcome.renewable}  # it expired, or was revoked, sooner than its source foresaw
+    return {"refused": outcome.renewable}  # it expired, or was revoked, earlier than its source expected
 
 
 def _may_try_again(error: PaiError, request: Request) -> bool:
     if request.method == "GET":
         return error.transient or (isinstance(error, PaiApiError) and error.code == NONCE_USED)
-    # A write only where it surely was not carried out. A used nonce is no such proof: some proxy may have
-    # sent the request twice, and the first copy may have been carried out.
+    # A write is sent again only where PAI cannot have carried it out. A used nonce does not prove that: a
+    # proxy may have sent the request twice, and PAI may have carried out the first copy.
     return isinstance(error, PaiThrottledError) or (isinstance(error, PaiTransportError) and not error.sent)
 
 
 def _wait(error: PaiError, attempt: int) -> float:
-    """Return the seconds before the next attempt: exponential, with full jitter so that no herd forms."""
+    """Return the seconds before the next attempt: exponential, at random so that clients spread out."""
     if isinstance(error, PaiThrottledError) and error.retry_after is not None:
         return error.retry_after + random.uniform(0, BACKOFF_SECONDS)
     return random.uniform(0, min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (attempt - 1)))
 
 
-def _judge(request: Request, outcome: Outcome, answer: type[T]) -> tuple[T, Response]:
+def _check(request: Request, outcome: Outcome, answer: type[T]) -> tuple[T, Response]:
+    """Return the decoded answer, or raise what is wrong with it."""
     if isinstance(outcome, Failure):
         raise PaiTransportError(f"{request.action}: {outcome.reason}", sent=outcome.sent)
     if not 200 <= outcome.status < 300:
@@ -186,7 +187,7 @@ def _judge(request: Request, outcome: Outcome, answer: type[T]) -> tuple[T, Resp
         if not error.transient and _has_code(outcome):
             raise _error(request, outcome) from None
         raise
-    # An error in the clothes of a success would pass for an empty list, or for a run that is not there.
+    # An error sent with status 200 would look like an empty list, or like a run that does not exist.
     if isinstance(decoded, (Page, Acknowledgement, MaybeRun)) and not decoded.items and _has_code(outcome):
         raise _error(request, outcome)
     return decoded, outcome
@@ -209,7 +210,7 @@ def _decode(request: Request, response: Response, answer: type[T]) -> T:
         except msgspec.ValidationError:
             raise
         except (msgspec.DecodeError, UnicodeDecodeError):
-            # A metric can be NaN, which some servers write as it stands although JSON has no such word.
+            # A metric can be NaN, which some servers write as a bare word although JSON does not know it.
             return msgspec.convert(json.loads(response.body), answer)
     except msgspec.ValidationError as error:
         raise PaiResponseError(
@@ -225,8 +226,8 @@ def _not_json(request: Request, response: Response) -> PaiNotJsonError:
     kind = response.headers.get("content-type", "no content type")
     start = " ".join(response.body[:200].decode("utf-8", "replace").split())
     return PaiNotJsonError(
-        f"{request.action}: the answer is no JSON but {kind} beginning {start[:100]!r}. Usually a proxy or "
-        "gateway spoke in PAI's place: check the connection's endpoint, and the proxy settings",
+        f"{request.action}: the answer is not JSON but {kind} beginning {start[:100]!r}. Usually a proxy "
+        "or gateway answered instead of PAI: check the connection's endpoint, and the proxy settings",
         status=response.status,
         request_id=_request_id(response, None),
     )
@@ -251,7 +252,7 @@ def _error(request: Request, response: Response) -> PaiError:
     return error
 
 
-_WHO_IS_ASKING = (
+_AUTHENTICATION_CODES = (
     "IncompleteSignature",
     "InvalidAccessKey",
     "InvalidBearerToken",
@@ -264,12 +265,12 @@ _WHO_IS_ASKING = (
 
 
 def _error_kind(status: int, code: str) -> type[PaiApiError]:
-    """Choose by what every Alibaba Cloud gateway shares; codes of PAI's own are an open set (FACTS 4)."""
+    """Choose the class by codes that every Alibaba Cloud gateway shares; PAI's own are not all documented."""
     if "Throttling" in code or status == 429:
         return PaiThrottledError
     if status >= 500 or "ServiceUnavailable" in code:
         return PaiUnavailableError
-    if status == 401 or code.startswith(_WHO_IS_ASKING):
+    if status == 401 or code.startswith(_AUTHENTICATION_CODES):
         return PaiAuthenticationError
     if status == 403 or code.startswith(("NoPermission", "Forbidden")):
         return PaiPermissionError
@@ -279,7 +280,7 @@ def _error_kind(status: int, code: str) -> type[PaiApiError]:
 
 
 def _error_fields(body: bytes) -> tuple[str, str, str | None] | None:
-    """Return code, message and request id of an error body in any form the SDK knows, else ``None``."""
+    """Return code, message and request id of an error body in any form that the SDK reads, else ``None``."""
     try:
         fields = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):  # the first: before msgspec 0.21

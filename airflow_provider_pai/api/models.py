@@ -1,7 +1,7 @@
 """PAI's records, decoded straight from the bytes of an answer.
 
-Field names are the API's in snake_case. Unknown fields are ignored, an absent or null field is
-``None`` (or empty, for collections), and a value of the wrong type is refused while decoding.
+Field names are the API's in snake_case. Unknown fields are ignored. An absent or null field is ``None``
+(collections are empty). A value of the wrong type makes decoding fail.
 
 Source: ListRuns, GetRun, ListRunMetrics, ListExperiment and ListWorkspaces of AIWorkSpace 2021-02-04.
 """
@@ -34,18 +34,18 @@ __all__ = [
 
 
 class Pair(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
-    """One entry of Labels or Params on the wire; a label's own RunId and times are not kept."""
+    """One entry of Labels or Params on the wire. A label's own RunId and times are dropped."""
 
     key: str
     value: str | None = None
 
 
-if TYPE_CHECKING:  # what a record holds once it is made ...
+if TYPE_CHECKING:  # the types of a finished record ...
     Items = list
     Pairs = dict[str, str]
     Time = datetime
     Value = float
-else:  # ... and what the wire may say, turned into the above by __post_init__
+else:  # ... and those on the wire, which __post_init__ converts
     Items = Optional[list[TypeVar("Item")]]  # noqa: UP045 - a subscriptable alias
     Pairs = list[Pair] | None
     Time = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -62,7 +62,7 @@ def _utc(time: datetime) -> datetime:
     try:
         return time if time.tzinfo is timezone.utc else time.astimezone(timezone.utc)
     except OverflowError:
-        raise ValueError("a time outside the years 1 to 9999") from None  # which refuses the record
+        raise ValueError("a time outside the years 1 to 9999") from None  # msgspec refuses the record
 
 
 def _times_to_utc(record: Any) -> None:
@@ -102,8 +102,8 @@ def _moment(metric: Metric) -> tuple[int, int]:
 class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
     """One run: an attempt at training or evaluating something.
 
-    Labels, params and metrics are empty unless they were asked for (``Verbose=true``). There is no
-    status: labels and metrics are the only signal (FACTS 5).
+    Labels, params and metrics are empty unless they were asked for (``Verbose=true``). A run has no status in
+    PAI: labels and metrics are the only sign that it is finished.
     """
 
     run_id: str
@@ -142,9 +142,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Run:
-        """Return the run that :meth:`to_dict` described; of each metric it knows the last value.
+        """Return the run that :meth:`to_dict` described, with the last value of each metric.
 
-        :raises ValueError: a time or a value that is none.
+        :raises ValueError: a field that should hold a time or a value holds something else.
         :raises TypeError: a record without a run id.
         """
         known = {name: value for name, value in record.items() if name in cls.__struct_fields__}
@@ -156,7 +156,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
 
 
 class MaybeRun(Run, frozen=True, kw_only=True, gc=False, rename="pascal"):
-    """What GetRun answers: a run, or hardly anything where there is none (FACTS 4)."""
+    """The answer of GetRun: a run, or, for a run that does not exist, possibly no fields at all."""
 
     run_id: str = ""
 
@@ -166,12 +166,12 @@ class MaybeRun(Run, frozen=True, kw_only=True, gc=False, rename="pascal"):
         return [self.run_id] if self.run_id else []
 
     def found(self) -> Run:
-        """Return the run, once it is known to be one."""
+        """Return it as a run, once its id and name are known to be there."""
         return Run(**{name: getattr(self, name) for name in Run.__struct_fields__})
 
 
 class CreatedRun(msgspec.Struct, frozen=True, rename="pascal"):
-    """What CreateRun answers."""
+    """The answer of CreateRun."""
 
     run_id: str
 
@@ -179,22 +179,22 @@ class CreatedRun(msgspec.Struct, frozen=True, rename="pascal"):
 def _time(text: Any) -> datetime:
     try:
         return msgspec.convert(text, datetime)
-    except msgspec.ValidationError as error:  # no ValueError in older versions of msgspec
+    except msgspec.ValidationError as error:  # not a ValueError in older versions of msgspec
         raise ValueError(str(error)) from None
 
 
 def json_number(value: float) -> float | str:
-    """Return a number as JSON can carry it: one that is not finite as the text PAI uses."""
+    """Return a number as JSON can carry it: one that is not finite becomes the text that PAI uses."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
-    """What every list operation answers around its items, which are the last field of each page.
+    """The answer of a list operation: the fields that all of them share. Its items are the last field.
 
-    ``next_page_token`` is opaque: echo it. 0, an empty text and ``None`` all mean that this was the last
-    page. ``total_count`` is a hint, and may always be ``None`` (FACTS 5).
+    ``next_page_token`` is opaque: send it back unchanged. 0, an empty text and ``None`` all mean that this
+    was the last page. ``total_count`` is a hint: the API page says that it may be missing.
     """
 
     request_id: str | None = msgspec.field(default=None, name="requestId")
@@ -249,7 +249,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pa
 
 
 class CreatedExperiment(msgspec.Struct, frozen=True, rename="pascal"):
-    """What CreateExperiment answers."""
+    """The answer of CreateExperiment."""
 
     experiment_id: str
 

@@ -1,8 +1,8 @@
-"""One flow per API operation on runs and their metrics. A driver runs them: ``client.run(get_run("run-1"))``.
+"""One flow per API operation on runs and their metrics. A client runs them: ``client.run(get_run("run-1"))``.
 
 Every flow checks its arguments before it yields its first request.
 
-Source: the API pages of AIWorkSpace 2021-02-04 named after each flow's action (FACTS 6).
+Source: the vendor's API pages of AIWorkSpace 2021-02-04. Each flow names its page.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_pai.api.errors import PaiNotFoundError, PaiUsageError
+from airflow_provider_pai.api.experiments import call_in_experiment
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call, exchange
 from airflow_provider_pai.api.models import CreatedRun, MaybeRun, Metric, MetricPage, Run, RunPage
-from airflow_provider_pai.api.paging import PAGE_SIZE, Walk
+from airflow_provider_pai.api.paging import PAGE_SIZE, Paginator
 from airflow_provider_pai.api.parameters import (
     finite,
     page_parameters,
@@ -45,32 +46,31 @@ __all__ = [
 Params = Mapping[str, str | int | float | bool]
 
 
-def walk_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | None = None) -> Walk[Run]:
-    """Return a walk over the runs that match, in the query's order, holding one page at a time.
+def walk_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | None = None) -> Paginator[Run]:
+    """Return a paginator over the runs that match, in the query's order, which holds one page at a time.
 
-    Runs that a second walk brings to light (see :mod:`~airflow_provider_pai.api.paging`) come last.
+    Runs that only a second pass finds (see :mod:`~airflow_provider_pai.api.paging`) come last.
     """
-    return _walk_runs(query, query.order_by, page_size, max_runs)
+    return _paginator(query, query.order_by, page_size, max_runs)
 
 
 def list_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | None = None) -> Flow[list[Run]]:
     """Return the runs that match, in the query's order; at most the first ``max_runs`` of them (ListRuns).
 
-    :raises PaiPagingError: runs kept being deleted while the listing was read.
+    :raises PaiPagingError: runs were deleted each time the listing was read, or it does not end.
     """
     order, start = query.order_by, query.window[0]
     most = max_runs
     if start is not None and order.startswith("GmtCreateTime ASC"):
-        # The server cannot be asked for a window of time, but read from its newest end the listing can be
-        # left where the window begins: one page where the history may have thousands.
+        # PAI cannot filter by a window of time. Read from the newest end, the listing can be left where the
+        # window begins: often after one page, where the whole history has thousands.
         order, most = "GmtCreateTime DESC", None
-    walk = _walk_runs(query, order, page_size, most)
-    runs = yield from walk.rest()
-    query.sort(runs)  # a second walk, or what came while the first one went on, is not where it belongs
+    runs = yield from _paginator(query, order, page_size, most).rest()
+    query.sort(runs)  # runs of a second pass, and those inserted during the first one, are out of order
     return runs if max_runs is None else runs[:max_runs]
 
 
-def _walk_runs(query: RunQuery, order_by: str, page_size: int, most: int | None) -> Walk[Run]:
+def _paginator(query: RunQuery, order_by: str, page_size: int, most: int | None) -> Paginator[Run]:
     if most is not None:
         whole_number("max_runs", most)
     field, order = order_by.split(",")[0].split(" ")
@@ -85,7 +85,7 @@ def _walk_runs(query: RunQuery, order_by: str, page_size: int, most: int | None)
             direction > 0 and end is not None and created >= end
         )
 
-    return Walk(
+    return Paginator(
         page_request(query, order_by, page_size),
         RunPage,
         identity=lambda run: run.run_id,
@@ -98,7 +98,7 @@ def _walk_runs(query: RunQuery, order_by: str, page_size: int, most: int | None)
 
 
 def page_request(query: RunQuery, order_by: str, page_size: int = PAGE_SIZE, token: str = "") -> Request:
-    """Return the request for one page of what a query asks."""
+    """Return the request for one page of a query's answer."""
     paging = {"OrderBy": order_by, "MaxResults": whole_number("page_size", page_size)}
     if token:
         paging["PageToken"] = token
@@ -106,11 +106,11 @@ def page_request(query: RunQuery, order_by: str, page_size: int = PAGE_SIZE, tok
 
 
 def list_runs_page(**parameters: Any) -> Flow[RunPage]:
-    """Return one page exactly as PAI answers it, asked with any of ListRuns' 15 documented parameters.
+    """Return one page exactly as PAI answers it. Takes any of ListRuns' 15 documented parameters.
 
     In snake_case: name, workspace_id, experiment_id, source_type, source_id, labels, verbose,
-    gmt_create_time, order_by, page_token, max_results, page_number, page_size, sort_by, order. Nothing is
-    added, and nothing that comes back is checked again.
+    gmt_create_time, order_by, page_token, max_results, page_number, page_size, sort_by, order. The request
+    has these parameters only, and the runs that come back are not checked against them.
 
     :raises PaiUsageError: an unknown or malformed parameter, or two that contradict each other.
     """
@@ -121,7 +121,7 @@ def list_runs_page(**parameters: Any) -> Flow[RunPage]:
 def get_run(run_id: str) -> Flow[Run]:
     """Return one run with its labels, params and metrics (GetRun).
 
-    :raises PaiNotFoundError: no such run; PAI may say so with HTTP 200 and a run without a name (FACTS 4).
+    :raises PaiNotFoundError: no such run. PAI may say so with HTTP 200 and a run without a name.
     """
     request = Request(action="GetRun", path=path("runs", run_id), query={"Verbose": "true"})
     run, response = yield from exchange(request, MaybeRun)
@@ -148,6 +148,8 @@ def create_run(
     """Create a run in an experiment and return its id (CreateRun).
 
     ``name`` has 1 to 63 of ``A-Z a-z 0-9 _ -`` and starts with a letter; without one it is the id.
+
+    :raises PaiExperimentNotFoundError: there is no such experiment, or it was created less than a minute ago.
     """
     fields = {
         "ExperimentId": required("experiment_id", experiment_id),
@@ -155,7 +157,7 @@ def create_run(
         "SourceId": text("source_id", source_id),
         **run_fields(name, labels, params),
     }
-    created = yield from call(write("POST", "CreateRun", path("runs"), fields), CreatedRun)
+    created = yield from call_in_experiment(write("POST", "CreateRun", path("runs"), fields), CreatedRun)
     return created.run_id
 
 
@@ -168,8 +170,8 @@ def update_run(
 ) -> Flow[None]:
     """Send a run's new name, labels or params (UpdateRun).
 
-    Whether PAI merges or replaces labels and params is open: give the whole wanted set, or use
-    :func:`set_run_labels`.
+    The API page does not say whether PAI merges or replaces labels and params: give the whole wanted set, or
+    use :func:`set_run_labels`.
     """
     fields = run_fields(name, labels, params)
     if not fields:
@@ -180,7 +182,7 @@ def update_run(
 def set_run_labels(run_id: str, labels: Labels) -> Flow[None]:
     """Add or change these labels and keep all others, whether PAI merges or replaces (GetRun, UpdateRun).
 
-    A label that somebody else sets between the two requests may be lost where PAI replaces.
+    Where PAI replaces labels, one that somebody else sets between the two requests may be lost.
     """
     wanted = parse_labels(labels)
     run = yield from get_run(run_id)
@@ -203,7 +205,7 @@ def log_run_metrics(
 ) -> Flow[None]:
     """Log one value for each metric, all at one ``step`` (LogRunMetrics).
 
-    :raises PaiUsageError: a value that is no finite number, which JSON cannot carry.
+    :raises PaiUsageError: a value that is not a finite number, which JSON cannot carry.
     """
     if not metrics:
         raise PaiUsageError("log_run_metrics was given no metrics; give a dict such as {'accuracy': 0.93}.")
@@ -222,7 +224,7 @@ def log_run_metrics(
 def list_run_metrics(run_id: str, key: str, *, page_size: int = PAGE_SIZE) -> Flow[list[Metric]]:
     """Return every logged value of one metric, in PAI's order (ListRunMetrics)."""
     parameters = {"Key": required("key", key), "MaxResults": whole_number("page_size", page_size)}
-    walk = Walk[Metric](
+    listing = Paginator[Metric](
         Request(action="ListRunMetrics", path=f"{path('runs', run_id)}/metrics", query=parameters),
         MetricPage,
         identity=lambda metric: (metric.step, metric.timestamp, str(metric.value)),
@@ -230,4 +232,4 @@ def list_run_metrics(run_id: str, key: str, *, page_size: int = PAGE_SIZE) -> Fl
         direction=0,
         wanted=lambda metric: metric.key == key,
     )
-    return walk.rest()
+    return listing.rest()

@@ -1,15 +1,15 @@
-"""Walk a listing page by page, losing nothing and returning nothing twice.
+"""Read a listing page by page, losing nothing and returning nothing twice.
 
-The token is opaque: it is echoed, and 0, an empty text or no token at all ends the walk. Pages may be
-empty, TotalCount may be missing, and the token may come as a text (FACTS 5).
+The page token is opaque: the paginator sends it back unchanged. 0, an empty text or no token ends the
+listing. Pages may be empty, TotalCount may be missing, and the token may be a text.
 
-**While a walk goes on, runs come and go.** A run inserted before the place that was reached repeats one
-that was read: repeats are dropped by id. A run deleted there makes the service skip one that was never
-read. A skip shows in TotalCount: it falls, or, where insertions hide the fall, it does not rise by as many
-as were inserted. Such a walk is done again, and only what is new is returned. What this cannot notice: a
-skip while the service tells no TotalCount, one that is hidden by a run inserted in the very second in
-which the walk began, one hidden by a label set late at the same moment, and, in a walk from the oldest that
-is left early, one hidden by a run inserted between the same two pages.
+**Runs are created and deleted while a listing is read.** A run inserted before the place that was reached
+makes PAI repeat a run: repeats are dropped by id. A run deleted there makes PAI skip a run. TotalCount shows
+that: it falls, or, where insertions hide the fall, it rises by fewer than were inserted. Then the paginator
+starts another pass over the listing and returns only the runs that are new. It cannot notice these skips: any
+skip while PAI sends no TotalCount; one hidden by a run that was inserted in the very second in which the pass
+began; one hidden by a label that was set late at the same moment; and, where a pass from the oldest end stops
+early, one hidden by a run that was inserted between the same two pages.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from airflow_provider_pai.api.errors import PaiPagingError
 from airflow_provider_pai.api.flow import Flow, Request, exchange
 from airflow_provider_pai.api.models import Page
 
-__all__ = ["MAX_PAGES", "MAX_WALKS", "PAGE_SIZE", "Walk"]
+__all__ = ["MAX_PAGES", "MAX_PASSES", "PAGE_SIZE", "Paginator"]
 
 PAGE_SIZE = 100
 MAX_PAGES = 10_000
-"""Pages one listing may take, all its walks together."""
-MAX_WALKS = 5
-"""How often one listing is walked at the most, because runs were deleted meanwhile."""
+"""How many pages one listing may take, all its passes together."""
+MAX_PASSES = 5
+"""How often one listing is read at most, because runs were deleted meanwhile."""
 
 Item = TypeVar("Item")
 
 
 class Tally:
-    """What one walk has counted, to tell whether the service can have skipped anything."""
+    """The counts of one pass, which show whether PAI can have skipped a run."""
 
     def __init__(self) -> None:
         self.fell = False
@@ -50,7 +50,7 @@ class Tally:
         self._maybe_inserted = 0
 
     def open_page(self, total: int | None, date: datetime | None) -> None:
-        """Note a page's TotalCount; ``date`` is the server's clock, to the second."""
+        """Count a page; ``date`` is the server's clock, to the second."""
         self._pages += 1
         if self._pages == 1:
             self._began = date
@@ -60,7 +60,7 @@ class Tally:
             self._total = total
 
     def take(self, created: datetime | None, *, new: bool) -> None:
-        """Note an item that this walk had not seen; ``new`` if no earlier walk had either."""
+        """Count an item that this pass had not seen; ``new`` if no earlier pass had seen it either."""
         self._taken += 1
         self.found_new |= new
         if created is not None and self._began is not None and created >= self._began:
@@ -68,26 +68,26 @@ class Tally:
             self._surely_inserted += created >= self._began + timedelta(seconds=1)
 
     def maybe_inserted(self, created: datetime) -> bool:
-        """Whether an item can have come while the walk went on."""
+        """Tell whether an item can have been inserted during this pass."""
         return self._began is not None and created >= self._began
 
     @property
     def adds_up(self) -> bool:
-        """Whether a whole walk took as many as were there and as were inserted meanwhile."""
+        """Whether a whole pass found as many items as there were and as were inserted meanwhile."""
         if self._pages == 1 or self._total is None or self._began is None:
             return True
         grown = self._total - self._first_total
         return self._taken == self._total and self._surely_inserted <= grown <= self._maybe_inserted
 
 
-class Walk(Generic[Item]):
-    """One listing under way. Ask for :meth:`next_page` until :attr:`done`.
+class Paginator(Generic[Item]):
+    """Reads one listing. Call :meth:`next_page` until :attr:`done`.
 
-    ``identity`` tells items apart and ``created`` gives an item's time of creation. ``direction`` is 1
-    where the items come oldest first, -1 for newest first, 0 for neither. Only ``wanted`` items are
-    returned, and the walk stops after ``most`` of them. ``beyond`` tells that neither an item nor any that
-    follows it is wanted; it is believed only while the service keeps that order.
-    No more than one page is held, and the ids.
+    ``identity`` returns what identifies an item, and ``created`` its time of creation. ``direction`` is 1
+    where the items come oldest first, -1 for newest first, 0 for another order. Only ``wanted`` items are
+    returned, and the paginator stops after ``most`` of them. ``beyond`` says that neither an item nor any
+    that follows it is wanted; it counts only while PAI keeps that order.
+    The paginator holds the ids of all items, but no more than one page of items.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Walk(Generic[Item]):
         most: int | None = None,
     ) -> None:
         self.done = False
-        self.walks = 0
+        self.passes = 0
         self._request = request
         self._page = page
         self._identity = identity
@@ -113,11 +113,11 @@ class Walk(Generic[Item]):
         self._beyond = beyond
         self._most = most
         self._pages = 0
-        self._seen: dict[object, int] = {}  # which walk saw an item last
+        self._seen: dict[object, int] = {}  # the last pass that saw an item
         self._begin()
 
     def _begin(self) -> None:
-        self.walks += 1
+        self.passes += 1
         self._token = ""
         self._tokens: set[str] = set()
         self._in_order: bool | None = None  # not known before two times differ
@@ -126,14 +126,14 @@ class Walk(Generic[Item]):
         self._tally = Tally()
 
     def next_page(self) -> Flow[list[Item]]:
-        """Ask for the next page; return those of its items that are wanted and were not returned before.
+        """Ask for the next page, and return its items that are wanted and were not returned before.
 
         :raises PaiPagingError: a token came twice, or the listing passed one of this module's limits.
         """
         self._pages += 1
         if self._pages > MAX_PAGES:
             raise PaiPagingError(
-                f"{self._request.action} has not come to an end after {MAX_PAGES} pages; narrow the query "
+                f"{self._request.action} has not ended after {MAX_PAGES} pages; narrow the query "
                 "or ask for larger pages."
             )
         request = self._request
@@ -146,7 +146,7 @@ class Walk(Generic[Item]):
         return new
 
     def rest(self) -> Flow[list[Item]]:
-        """Ask for all pages that are left and return their items in one list."""
+        """Ask for all remaining pages, and return their items in one list."""
         items: list[Item] = []
         while not self.done:
             items += yield from self.next_page()
@@ -160,9 +160,9 @@ class Walk(Generic[Item]):
             self._last = created
         key = self._identity(item)
         seen_in = self._seen.get(key)
-        if seen_in == self.walks:
+        if seen_in == self.passes:
             return False
-        self._seen[key] = self.walks
+        self._seen[key] = self.passes
         self._tally.take(created, new=seen_in is None)
         wanted = self._wanted(item)
         self._found += wanted
@@ -174,13 +174,14 @@ class Walk(Generic[Item]):
         if enough or (self._in_order and page.items and self._beyond(page.items[-1])):
             self._finish(doubtful=False)
         elif not token:
-            # Newest first, an insertion moves everything on by as much as a deletion moves it back.
+            # Newest first, an insertion moves all items forward by as much as a deletion moves them back.
             compensated = self._direction < 0 and self._in_order
             self._finish(doubtful=not compensated and not self._tally.adds_up)
         elif token in self._tokens:
             raise PaiPagingError(
                 f"{self._request.action} answered with the page token {token!r} a second time, so the "
-                f"listing would never end (request id {page.request_id or 'not given'})."
+                f"listing would never end (request id {page.request_id or 'not given'}). List again later, "
+                "or ask for larger pages."
             )
         else:
             self._tokens.add(token)
@@ -188,14 +189,15 @@ class Walk(Generic[Item]):
 
     def _finish(self, *, doubtful: bool) -> None:
         tally = self._tally
-        # Numbers that never add up are the service's own way of counting: a second walk settles it.
-        doubtful &= self.walks == 1 or tally.found_new
-        if self.walks < MAX_WALKS and (tally.fell or doubtful):
+        # Counts that never add up are this service's own way to count: a second pass without news settles it.
+        doubtful &= self.passes == 1 or tally.found_new
+        if self.passes < MAX_PASSES and (tally.fell or doubtful):
             self._begin()
         elif tally.fell or doubtful:
             raise PaiPagingError(
-                f"{self._request.action}: runs came, were deleted or lost their label during each of "
-                f"{MAX_WALKS} walks, so some may have been skipped. Narrow the query, or list again later."
+                f"{self._request.action}: runs came, were deleted or lost their label each of the "
+                f"{MAX_PASSES} times that the listing was read, so some may be missing. Narrow the query, or "
+                "list again later."
             )
         else:
             self.done = True

@@ -1,7 +1,8 @@
-"""How arguments become parts of a request, each with its check: path segments, JSON bodies and the 15
-documented parameters of ListRuns.
+"""Check arguments and turn them into parts of a request: path segments, JSON bodies, and the 15 documented
+parameters of ListRuns.
 
-Source: the ListRuns page, "Request parameters"; FACTS 5 and 6 for the rest.
+Source: the vendor's API pages of AIWorkSpace 2021-02-04; for ListRuns its table "Request parameters".
+docs/fidelity.md lists what they leave open.
 """
 
 from __future__ import annotations
@@ -72,10 +73,11 @@ def pairs(mapping: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def run_fields(name: str | None, labels: Labels | None, params: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what can be said of a run in CreateRun and UpdateRun."""
+    """Return the fields of a run that CreateRun and UpdateRun share."""
     if name is not None and not (isinstance(name, str) and RUN_NAME.fullmatch(name)):
         raise PaiUsageError(
-            f"name={name!r} is no name for a run: it has 1 to 63 of A-Z a-z 0-9 _ - and starts with a letter."
+            f"name={name!r} is not a name for a run: one has 1 to 63 of A-Z a-z 0-9 _ - and starts "
+            "with a letter."
         )
     fields: dict[str, Any] = {}
     if name is not None:
@@ -100,7 +102,7 @@ def _param(key: Any, value: Any) -> str:
 
 
 def finite(key: str, value: Any) -> float:
-    """Return a metric's value, refusing what is no finite number: JSON cannot carry NaN or infinity."""
+    """Return a metric's value. Refuse one that is not a finite number: JSON cannot carry NaN or infinity."""
     try:
         number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     except OverflowError:
@@ -111,20 +113,20 @@ def finite(key: str, value: Any) -> float:
 
 
 def text(name: str, value: Any) -> Any:
-    """Return an optional text as it is, refusing an empty one and what is no text."""
+    """Return an optional text unchanged. Refuse an empty one and a value that is not a text."""
     check_text(name, value)
     return value
 
 
 def required(name: str, value: Any) -> str:
-    """Return a text that must be there."""
+    """Return a text that must be given."""
     if value is None:
         raise PaiUsageError(f"{name} is None; check where it comes from.")
     return str(text(name, value))
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> str:
-    """Return the wire form of a number, refusing what is none or below ``least``."""
+    """Return the wire form of a whole number. Refuse other values, and numbers below ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise PaiUsageError(f"{name}={value!r} must be a whole number, at least {least}.")
     return str(value)
@@ -150,7 +152,7 @@ def _joined_labels(name: str, value: Any) -> str:
 
 
 def _token(name: str, value: Any) -> str:
-    # Opaque, so that one which came as a text goes back as it came.
+    # Opaque: a token that came as a text goes back unchanged.
     return value if isinstance(value, str) and value else whole_number(name, value, least=0)
 
 
@@ -172,7 +174,7 @@ _PARAMETERS: dict[str, tuple[str, Callable[[str, Any], str]]] = {
     "order": ("Order", _choice("ASC", "DESC")),
 }
 _CONTRADICTIONS = (
-    (("page_token", "max_results"), ("page_number", "page_size"), "walk by token or by number"),
+    (("page_token", "max_results"), ("page_number", "page_size"), "page by token or by number"),
     (("order_by",), ("sort_by", "order"), "order_by says both, and can name several fields"),
 )
 
@@ -180,7 +182,8 @@ _CONTRADICTIONS = (
 def page_parameters(**given: Any) -> dict[str, str]:
     """Return the wire form of any of the 15 documented parameters of ListRuns, given in snake_case.
 
-    ``None`` leaves a parameter out. Which of two ways to page or to order wins is open (FACTS 5).
+    ``None`` leaves a parameter out. Two ways to page or to order at once are refused: the API page does not
+    say which one wins.
 
     :raises PaiUsageError: an unknown, malformed or contradictory parameter.
     """

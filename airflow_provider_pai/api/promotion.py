@@ -1,59 +1,54 @@
-"""Move labels to a run, so that at every moment some run carries each of them.
+"""Move labels to a run, so that one run always carries each label.
 
-The order makes it safe, whatever fails and whoever promotes at the same time: first the present holders are
-listed, then the winner is labelled and seen to be, and only then the listed ones lose their label. A
-failure leaves one holder too many at the worst, and repeating the whole ends with the winner alone. Of two
-promotions at once not both can have listed the other's winner, so that at least one winner stays.
+The order of the steps keeps that promise, whatever fails and whoever promotes at the same time. A promotion
+first lists the runs that carry the label now. Then it labels the winner, and reads it to check the label.
+Only then it removes the label from the listed runs. A failure leaves at worst both old and new runs with the
+label, and a repeated promotion ends with the winner alone. Of two promotions at the same time at most one can
+have listed the other's winner, so at least one winner keeps the label.
 
-Source: GetRun, ListRuns, UpdateRun and DeleteRunLabel of AIWorkSpace 2021-02-04 (FACTS 6).
+Source: the vendor's API pages for GetRun, ListRuns, UpdateRun and DeleteRunLabel of AIWorkSpace 2021-02-04.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from airflow_provider_pai.api.errors import PaiNotFoundError, PaiResponseError, PaiUsageError
+from airflow_provider_pai.api.errors import PaiLabelNotSeenError, PaiNotFoundError, PaiUsageError
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.operations import delete_run_label, get_run, list_runs, set_run_labels
 from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
 
-__all__ = ["PaiLabelNotSeenError", "Promotion", "promote_run"]
-
-
-class PaiLabelNotSeenError(PaiResponseError):
-    """PAI took a label and does not show it, or somebody else removed it at once: repeat the promotion."""
-
-    transient = True
+__all__ = ["Promotion", "promote_run"]
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done: nothing, where ``promoted`` is False and ``demoted_run_ids`` is empty."""
+    """What a promotion changed: nothing, where ``promoted`` is False and ``demoted_run_ids`` is empty."""
 
     run_id: str
     labels: dict[str, str]
     promoted: bool
-    """Whether the run got a label now; False if it carried them already."""
+    """Whether the run got a label now. False if it carried all of them before."""
     demoted_run_ids: list[str]
 
 
 def promote_run(run_id: str, labels: Labels, *, among: RunQuery | None = None) -> Flow[Promotion]:
-    """Give ``labels`` to a run, then take each from the other runs ``among`` which it is unique.
+    """Set ``labels`` on a run, then remove them from the other runs that ``among`` matches.
 
-    Without a workspace ``among`` means the run's own; it may narrow to an experiment, or to other labels.
-    Labels that are not named stay as they are, whether PAI merges or replaces labels.
+    ``among`` may name an experiment or other labels; without a workspace it means the run's own. Labels that
+    are not named stay as they are, whether PAI merges or replaces labels.
 
-    :raises PaiUsageError: the run is not itself ``among`` those; nothing was changed.
+    :raises PaiUsageError: ``among`` does not match the run itself; nothing was changed.
     :raises PaiNotFoundError: there is no such run; nothing was changed.
-    :raises PaiLabelNotSeenError: a label was set and is not there; no other run has lost it.
+    :raises PaiLabelNotSeenError: a label was set but does not show; no other run has lost it.
     """
     wanted = parse_labels(labels)
     among = among or RunQuery()
     winner = yield from get_run(run_id)
     if not among.matches(winner):
         raise PaiUsageError(
-            f"The run {run_id!r} is not among those of which one is to carry {wanted}: it would leave them "
-            "without one. Name another run, or other labels and filters of those."
+            f"The run {run_id!r} does not match the filters of the runs of which one carries {wanted}, so "
+            "none of them would carry it afterwards. Name another run, or change the filters."
         )
     holders: dict[str, list[Run]] = {}
     for key, value in wanted.items():
@@ -64,7 +59,8 @@ def promote_run(run_id: str, labels: Labels, *, among: RunQuery | None = None) -
         seen = yield from get_run(run_id)
         if not _carries(seen, wanted):
             raise PaiLabelNotSeenError(
-                f"GetRun: the run {run_id} was given {wanted} and shows {seen.labels}", status=200
+                f"GetRun: the run {run_id} was given {wanted} but shows {seen.labels}; promote it again",
+                status=200,
             )
     demoted = [(run.run_id, key) for key, runs in holders.items() for run in runs if run.run_id != run_id]
     for holder_id, key in demoted:

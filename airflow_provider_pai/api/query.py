@@ -1,10 +1,10 @@
-"""What to ask of ListRuns: labels and times to and from the wire, and the client's own check.
+"""A query for runs: its labels and times as PAI writes them, and the client's own check of every run.
 
-The server's filter is an optimisation; :meth:`RunQuery.matches` is the truth. The API page leaves open
-how names match, how a label with several colons splits and what ``GmtCreateTime`` compares, so every run
-that comes back is checked again, and what the server might read differently is not sent.
+PAI's filter is an optimisation; :meth:`RunQuery.matches` decides. The API page leaves open how names match,
+how a label with several colons splits, and what ``GmtCreateTime`` compares. So every run that comes back is
+checked here, and a filter that PAI might read differently is not sent.
 
-Source: the ListRuns page; label characters from the tagging rules (FACTS 5).
+Source: the vendor's page for ListRuns; which characters a label may have, from its page on tagging.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def parse_labels(labels: Labels) -> dict[str, str]:
 
     In a string the first colon ends the key; a key that holds a colon needs the dict form.
 
-    :raises PaiUsageError: a label the API cannot carry, a value that is no text, or a key with two values.
+    :raises PaiUsageError: a label that PAI does not allow, a value that is not a text, or a key with two
+        values.
     """
     if not isinstance(labels, (str, Mapping)):
         raise PaiUsageError(
@@ -113,19 +114,19 @@ def _check_label(key: Any, value: Any) -> None:
 def parse_time(time: Moment, name: str) -> datetime:
     """Return a time in UTC from an aware datetime or an ISO 8601 text with an offset.
 
-    :raises PaiUsageError: a naive time, or a text that is no time.
+    :raises PaiUsageError: a naive time, or a text that is not a time.
     """
     parsed: object = time
     if isinstance(time, str):
         import pendulum
 
         try:
-            # The word "now" would mean another moment at every look.
+            # The word "now" would mean another moment in every poll.
             parsed = None if time == "now" else pendulum.parse(time, tz=None)
         except Exception:  # not ValueError alone: pendulum has TypeError for "0:", and IndexError for "/"
             parsed = None
     if not isinstance(parsed, datetime):
-        raise PaiUsageError(f"{name}={time!r} is no time. Write one such as '2025-10-20T08:30:00Z'.")
+        raise PaiUsageError(f"{name}={time!r} is not a time. Write one such as '2025-10-20T08:30:00Z'.")
     if parsed.utcoffset() is None:
         raise PaiUsageError(
             f"{name}={time!r} has no time zone, so it could mean two moments. Write '2025-10-20T08:30:00Z' "
@@ -143,14 +144,14 @@ def format_time(time: datetime) -> str:
 
 
 def parse_order(order_by: str) -> str:
-    """Return ``order_by`` with a direction for every field, since the API's defaults differ (FACTS 5)."""
+    """Return ``order_by`` with a direction for every field, since PAI's defaults differ by parameter."""
     parts = []
     for part in str(order_by).split(","):
         field, _, direction = " ".join(part.split()).partition(" ")
         direction = direction.upper() or "ASC"
         if field not in ORDER_FIELDS or direction not in ("ASC", "DESC"):
             raise PaiUsageError(
-                f"order_by={order_by!r}: {part.strip()!r} is not understood. Runs can be ordered by "
+                f"order_by={order_by!r}: {part.strip()!r} is not an order. Runs can be ordered by "
                 "GmtCreateTime and Name, each ASC or DESC: 'GmtCreateTime DESC,Name ASC'."
             )
         parts.append(f"{field} {direction}")
@@ -158,16 +159,16 @@ def parse_order(order_by: str) -> str:
 
 
 class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Which runs, in which order.
+    """Which runs to list, in which order.
 
-    Every condition must hold. ``name`` and the ids are compared exactly; of the labels each must be there
+    A run must meet every condition. ``name`` and the ids are compared exactly; the run must carry each label
     with its value; ``created_after <= gmt_create_time < created_before``. Without ``workspace_id`` PAI
-    answers for the default workspace. ``verbose`` says whether labels, params and metrics come along.
+    answers for the default workspace. ``verbose`` says whether runs come with labels, params and metrics.
 
-    Labels and times are taken in every form of :func:`parse_labels` and :func:`parse_time` and held as a
-    sorted dict and in UTC, so that equal questions are equal objects.
+    Labels and times may have every form of :func:`parse_labels` and :func:`parse_time`. They are kept as a
+    sorted dict and in UTC, so that equal queries are equal objects.
 
-    :raises PaiUsageError: what cannot be asked, with what to write instead.
+    :raises PaiUsageError: a condition that cannot be asked. The text says what to write instead.
     """
 
     workspace_id: str | None = None
@@ -184,7 +185,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         set_ = msgspec.structs.force_setattr
         if isinstance(self.workspace_id, int) and not isinstance(self.workspace_id, bool):
-            set_(self, "workspace_id", str(self.workspace_id))  # ids are digits: extras parse them as numbers
+            set_(self, "workspace_id", str(self.workspace_id))  # ids are digits: in JSON a number
         for name in _EXACT:
             check_text(name, getattr(self, name))
         if not isinstance(self.verbose, bool):
@@ -203,7 +204,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def of(cls, **filters: Any) -> RunQuery:
-        """Make a query from keywords, refusing an unknown one with the nearest known."""
+        """Make a query from keywords. Refuse an unknown one, and name the nearest known one."""
         check_keywords(filters, cls.__struct_fields__)
         return cls(**filters)
 
@@ -214,19 +215,19 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def window(self) -> tuple[datetime | None, datetime | None]:
-        """The first moment of creation that is wanted, and the first after it that is not, in UTC."""
+        """The start of the wanted creation times, and their end, which is not wanted itself; in UTC."""
         return cast("datetime | None", self.created_after), cast("datetime | None", self.created_before)
 
     @property
     def needs_details(self) -> bool:
-        """Whether the answer must carry labels: because they are wanted, or to be checked."""
+        """Whether the answer must carry labels: because the caller wants them, or to check them."""
         return self.verbose or bool(self.labels)
 
     def parameters(self) -> dict[str, str]:
-        """Return the query parameters that let the server narrow the answer.
+        """Return the query parameters with which PAI can narrow the answer.
 
-        Times are left out, and labels that hold a colon or begin or end with a space: what the server makes
-        of them is open (FACTS 5).
+        Times are left out, and so are labels that hold a colon or begin or end with a space: the API page
+        does not say how PAI reads them.
         """
         wire = {wire_name: getattr(self, name) for name, wire_name in _EXACT.items()}
         plain = [
@@ -240,11 +241,11 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return {name: value for name, value in wire.items() if value}
 
     def matches(self, run: Run) -> bool:
-        """Tell whether a run fulfils every condition of this query."""
+        """Tell whether a run meets every condition of this query."""
         return self.check()(run)
 
     def check(self) -> Callable[[Run], bool]:
-        """Return :meth:`matches` for many runs: what is not asked for costs nothing for each of them."""
+        """Return :meth:`matches` as a function for many runs, which checks only what is asked for."""
         labels = self.label_items
         exact = [(name, wanted) for name in _EXACT if (wanted := getattr(self, name)) is not None]
         start, end = self.window
@@ -261,7 +262,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return matches
 
     def sort(self, runs: list[Run]) -> None:
-        """Put runs into this query's order, in place; equal ones keep theirs."""
+        """Sort runs in place by this query's order. Equal ones keep their order."""
         for part in reversed(self.order_by.split(",")):
             field, direction = part.split(" ")
             key = _SORT_KEYS[field]
@@ -283,7 +284,7 @@ _SORT_KEYS = {
 
 
 def check_text(name: str, value: Any) -> None:
-    """Refuse what is neither a text nor ``None``, and an empty text, which templates make by mistake."""
+    """Refuse a value that is not a text, and an empty text, which templates make by mistake."""
     if value is None:
         return
     if not isinstance(value, str):
@@ -296,12 +297,12 @@ def check_text(name: str, value: Any) -> None:
 
 
 def encodable(what: str, text: str) -> bytes:
-    """Return a text as UTF-8, refusing the halves of surrogate pairs that some systems leave in texts."""
+    """Return a text as UTF-8. Refuse half a surrogate pair, which some systems leave in texts."""
     try:
         return text.encode()
     except UnicodeEncodeError:
         raise PaiUsageError(
-            f"{what} {text!r} holds half a surrogate pair, which no request carries."
+            f"{what} {text!r} holds half a surrogate pair, which no request can carry."
         ) from None
 
 
@@ -310,9 +311,9 @@ def _within(time: datetime | None, start: datetime | None, end: datetime | None)
 
 
 def check_keywords(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse keywords that are not known, naming the nearest one that is.
+    """Refuse keywords that are not known.
 
-    :raises PaiUsageError: with the known keywords in its text.
+    :raises PaiUsageError: with the known keywords, and the nearest one, in its text.
     """
     known = list(known)
     for keyword in given:

@@ -1,11 +1,12 @@
-"""Credentials that are obtained somewhere, and renewed before they expire, by alibabacloud-credentials.
+"""Refreshable credentials: alibabacloud-credentials obtains them, and renews them before they expire.
 
-The library (the extra ``credentials``) is imported when the first one is asked for. It is kept from some of
-its habits: what it logs and says in errors is not passed on, since it repeats whole requests and answers; a
-renewal that fails while the last credential is good decides nothing; a chain that finds another source than
-before does not become somebody else; and its coroutines, which hold a lock across an await, are not used.
+The library (the extra ``credentials``) is imported for the first credential. This module works around some of
+its habits. Its log lines and error texts are not passed on, since they repeat whole requests and answers. A
+renewal that fails while the last credential is still valid is not an error. Where its default chain finds
+another source than before, the credential of that source is not used, since it may belong to somebody else.
+Its coroutines hold a lock across an await, so they are not used.
 
-Source: FACTS 2 (its traps), and its code, from 1.0.10 on.
+Source: the library's code, from 1.0.10 on.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ from typing import Any, ClassVar
 from airflow_provider_pai.api.credentials import AnyCredential, Credential
 from airflow_provider_pai.api.errors import PaiConfigurationError, PaiError, PaiTransportError
 
-__all__ = ["RenewedCredential"]
+__all__ = ["RefreshableCredential"]
 
 log = logging.getLogger(__name__)
 
-REST_SECONDS = 30.0
-"""How long nobody asks again after a renewal failed while the last credential is still good, and after the
-default chain came upon somebody else's."""
+PAUSE_SECONDS = 30.0
+"""How long the library is not called after a failed renewal while the last credential is still valid, and
+after the default chain found another source."""
 
 
-class RenewedCredential:
-    """Credentials of one kind, renewed 15 minutes before they expire.
+class RefreshableCredential:
+    """A credential of one kind, renewed 15 minutes before it expires.
 
-    Safe to ask from any thread; one renewal at a time. Its repr shows no secret.
+    Any thread may call it; one renewal runs at a time. Its repr shows no secret.
 
     :param kind: the connection's ``credential_type``, for messages.
-    :param provider: the library's class.
-    :param arguments: what that is made with.
+    :param provider: the name of the library's class.
+    :param arguments: the arguments of that class.
     """
 
     blocking: ClassVar[bool] = True
@@ -54,34 +55,34 @@ class RenewedCredential:
         self._provider: Any = None
         self._origin: str | None = None
         self._last: AnyCredential | None = None
-        self._good_until = 0.0
-        self._rest_until = 0.0
+        self._valid_until = 0.0
+        self._paused_until = 0.0
 
     def __repr__(self) -> str:
-        return f"RenewedCredential({self._kind!r}, …)"
+        return f"RefreshableCredential({self._kind!r}, …)"
 
     def get(self) -> AnyCredential:
-        """Return a credential that is good now.
+        """Return a credential that is valid now.
 
-        :raises PaiTransportError: what gives it did not answer, not in full, or is overloaded.
-        :raises PaiConfigurationError: it is refused, a file is missing, or the library is.
+        :raises PaiTransportError: its source did not answer, not completely, or is overloaded.
+        :raises PaiConfigurationError: its source refused, or a file or the library is missing.
         """
         with self._lock:
             return self._obtain()
 
     def replace(self, refused: AnyCredential) -> AnyCredential:
-        """Return another credential than ``refused``, which PAI did not accept; raises as :meth:`get`."""
+        """Return another credential than ``refused``, which PAI did not accept. Raises as :meth:`get`."""
         with self._lock:
             if refused == self._last:
-                self._provider = self._last = None  # and with it all that the library remembers
-                self._rest_until = 0.0
+                self._provider = self._last = None  # and with it what the library has cached
+                self._paused_until = 0.0
             return self._obtain()
 
     def _obtain(self) -> AnyCredential:
         now = time.time()
-        if now < self._rest_until:
+        if now < self._paused_until:
             if self._last is None:
-                raise self._is_somebody_elses()
+                raise self._other_source()
             return self._last
         failure: PaiError
         try:
@@ -92,21 +93,21 @@ class RenewedCredential:
         except PaiError:
             raise
         except Exception as error:
-            failure = _told(self._kind, error)
+            failure = _describe(self._kind, error)
         else:
-            return self._taken(found)
-        # Out here the library's error, whose text holds secrets, is no part of what is raised.
-        if failure.transient and self._last is not None and now < self._good_until:
-            log.warning("%s; the last one is used on.", failure)
-            self._rest_until = min(now + REST_SECONDS, self._good_until)
+            return self._accept(found)
+        # Raised out here, it does not carry the library's error, whose text holds secrets.
+        if failure.transient and self._last is not None and now < self._valid_until:
+            log.warning("%s; the last credential is still valid and stays in use.", failure)
+            self._paused_until = min(now + PAUSE_SECONDS, self._valid_until)
             return self._last
         raise failure
 
-    def _taken(self, found: Any) -> AnyCredential:
+    def _accept(self, found: Any) -> AnyCredential:
         origin = found.get_provider_name()
         if self._origin not in (None, origin):
-            self._provider, self._rest_until = None, time.time() + REST_SECONDS
-            raise self._is_somebody_elses()
+            self._provider, self._paused_until = None, time.time() + PAUSE_SECONDS
+            raise self._other_source()
         try:
             self._last = Credential(
                 access_key_id=found.get_access_key_id(),
@@ -114,33 +115,35 @@ class RenewedCredential:
                 security_token=found.get_security_token() or None,
             )
         except PaiConfigurationError:
-            self._provider = None  # it would keep this one for as long as a good one
+            self._provider = None  # it would keep this one as long as a valid one
             raise PaiTransportError(
                 f"credential_type {self._kind!r}: {origin} answered with an incomplete credential", sent=False
             ) from None
         self._origin = origin
-        self._good_until = found.get_expiration() or math.inf  # the default chain does not tell; PAI will
+        self._valid_until = (
+            found.get_expiration() or math.inf
+        )  # unknown for the default chain: PAI refuses in time
         return self._last
 
-    def _is_somebody_elses(self) -> PaiTransportError:
+    def _other_source(self) -> PaiTransportError:
         return PaiTransportError(
-            f"credential_type {self._kind!r}: {self._origin} gives no credential now, and what another "
-            "source has is somebody else's",
+            f"credential_type {self._kind!r}: {self._origin} returns no credential now; another source has "
+            "one, which is not used because it may belong to somebody else",
             sent=False,
         )
 
 
-_here = threading.local()
+_thread = threading.local()
 
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep this thread's requests out of the log, which at level debug shows their URLs, tokens included."""
-    _here.asks = True
+    """Keep this thread's requests out of the log: at level debug it shows their URLs, which hold tokens."""
+    _thread.unlogged = True
     try:
         yield
     finally:
-        _here.asks = False
+        _thread.unlogged = False
 
 
 @functools.cache
@@ -152,27 +155,27 @@ def _library() -> Any:
             "This credential_type needs alibabacloud-credentials, which is not installed here: "
             f"pip install 'airflow-provider-pai[credentials]' ({error})."
         ) from error
-    # They log requests and answers, with the secrets in them.
+    # These loggers show requests and answers with their secrets.
     logging.getLogger("credentials").addFilter(lambda record: False)
     for name in ("alibabacloud-tea", "urllib3.connectionpool"):
-        logging.getLogger(name).addFilter(lambda record: not getattr(_here, "asks", False))
+        logging.getLogger(name).addFilter(lambda record: not getattr(_thread, "unlogged", False))
     return provider
 
 
-# --- what went wrong, in words that hold no secret --------------------------------------------------------
+# --- errors, in words that hold no secret -----------------------------------------------------------------
 
-_PASSING_ERRORS = ("RetryError", "JSONDecodeError", "UnicodeDecodeError", "AttributeError", "TypeError")
-"""No answer, and one that is no JSON, no text, or JSON of another shape: usually that of a proxy."""
-_PASSING_STATUSES = ("407", "408", "429")
+_TRANSIENT_ERRORS = ("RetryError", "JSONDecodeError", "UnicodeDecodeError", "AttributeError", "TypeError")
+"""No answer, or one that is not JSON, not text, or other JSON than expected: usually that of a proxy."""
+_TRANSIENT_STATUSES = ("407", "408", "429")
 _CHAIN_VARIABLES = (
     "ALIBABA_CLOUD_OIDC_TOKEN_FILE",
     "ALIBABA_CLOUD_ECS_METADATA",
     "ALIBABA_CLOUD_CREDENTIALS_URI",
 )
-_ADVICE_ON_ROLES = "Check the connection's fields, and that who asks may assume the role."
+_ADVICE_ON_ROLES = "Check the connection's fields, and that this key or token may assume the role."
 _ADVICE = {
-    "ecs_ram_role": "Check that this machine is an ECS instance with this RAM role attached, which answers "
-    "in version 2 of the metadata service; where it cannot, credential_type 'default' asks version 1 too.",
+    "ecs_ram_role": "Check that this machine is an ECS instance with this RAM role attached, and that "
+    "version 2 of the metadata service answers; credential_type 'default' uses version 1 too.",
     "rsa_key_pair": "Check the public key's id and the private key.",
     "credentials_uri": "Check that the URI answers with a credential.",
     "default": "None of its sources has one: environment variables, OIDC, the CLI's profile, the profile "
@@ -180,42 +183,43 @@ _ADVICE = {
 }
 
 
-def _told(kind: str, error: Exception) -> PaiError:
-    said = str(error)
-    status = _found(r"http_?code\W{1,3}(\d{3})", said)
-    code = _found(r"['\"]Code['\"]\s*:\s*['\"]([\w.]{1,100})['\"]", said)
-    request_id = _found(r"['\"]RequestId['\"]\s*:\s*['\"]([\w-]{1,60})['\"]", said)
-    facts = [
+def _describe(kind: str, error: Exception) -> PaiError:
+    """Return the library's error as one of ours, without the secrets in its text."""
+    text = str(error)
+    status = _found(r"http_?code\W{1,3}(\d{3})", text)
+    code = _found(r"['\"]Code['\"]\s*:\s*['\"]([\w.]{1,100})['\"]", text)
+    request_id = _found(r"['\"]RequestId['\"]\s*:\s*['\"]([\w-]{1,60})['\"]", text)
+    details = [
         type(error).__name__,
         status and f"HTTP {status}",
         code,
         request_id and f"request id {request_id}",
     ]
-    what = f"No credential of credential_type {kind!r} could be obtained ({', '.join(filter(None, facts))})"
-    if "CERTIFICATE_VERIFY_FAILED" in said:
+    what = f"No credential of credential_type {kind!r} could be obtained ({', '.join(filter(None, details))})"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
         return PaiConfigurationError(
             f"{what}: the certificate is not trusted here; name its CA in SSL_CERT_FILE."
         )
     if isinstance(error, OSError) and error.filename:
         return PaiConfigurationError(f"{what}: {error.filename} cannot be read ({error.strerror}).")
-    if _may_pass(type(error).__name__, status, code, said) or (kind == "default" and _is_set_up(status)):
+    if _is_transient(type(error).__name__, status, code, text) or (kind == "default" and _is_set_up(status)):
         return PaiTransportError(what, sent=False)
     return PaiConfigurationError(f"{what}. {_ADVICE.get(kind, _ADVICE_ON_ROLES)}")
 
 
-def _found(pattern: str, said: str) -> str:
-    match = re.search(pattern, said, re.IGNORECASE)
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text, re.IGNORECASE)
     return match[1] if match else ""
 
 
-def _may_pass(error: str, status: str, code: str, said: str) -> bool:
-    overloaded = status in _PASSING_STATUSES or status >= "500" or "Throttling" in code
-    return overloaded or error in _PASSING_ERRORS or "<html" in said.lower()
+def _is_transient(error: str, status: str, code: str, text: str) -> bool:
+    overloaded = status in _TRANSIENT_STATUSES or status >= "500" or "Throttling" in code
+    return overloaded or error in _TRANSIENT_ERRORS or "<html" in text.lower()
 
 
 def _is_set_up(status: str) -> bool:
-    """Tell whether the default chain has a source that should have given a credential, and refused none.
+    """Tell whether the default chain has a source that should have answered, and none that refused.
 
-    Where it has not, one that does not answer, such as the metadata service off ECS, is no fault.
+    Otherwise a source that does not answer is normal, such as the metadata service outside ECS.
     """
     return not status.startswith("4") and any(map(os.environ.get, _CHAIN_VARIABLES))

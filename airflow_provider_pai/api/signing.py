@@ -1,8 +1,8 @@
-"""How one attempt proves who is asking: ACS3-HMAC-SHA256, Alibaba Cloud's request signature V3 in ROA style,
-or a bearer token. Pure functions.
+"""The authentication of one attempt: ACS3-HMAC-SHA256, Alibaba Cloud's request signature V3 in ROA style, or
+a bearer token. Pure functions.
 
-Source: "V3 request structure and signature" in Alibaba Cloud's API documentation (FACTS 1), and the
-official signer (alibabacloud-tea-openapi), whose output the tests reproduce.
+Source: the page "V3 request structure and signature" in Alibaba Cloud's API documentation, and the official
+signer (alibabacloud-tea-openapi), whose output the tests reproduce.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Mapping
 from urllib.parse import quote
 
-__all__ = ["ALGORITHM", "bear", "canonical_query", "percent_encode", "sign"]
+__all__ = ["ALGORITHM", "authorize", "canonical_query", "percent_encode", "sign"]
 
 ALGORITHM = "ACS3-HMAC-SHA256"
 
@@ -23,7 +23,7 @@ def percent_encode(text: str) -> str:
 
 
 def canonical_query(query: Mapping[str, str]) -> str:
-    """Return the query string that is signed and, to the byte, sent: sorted and percent-encoded."""
+    """Return the query string, sorted and percent-encoded. The same bytes are signed and sent."""
     return "&".join(f"{percent_encode(key)}={percent_encode(query[key])}" for key in sorted(query))
 
 
@@ -42,7 +42,7 @@ def sign(
     date: str,
     nonce: str,
 ) -> dict[str, str]:
-    """Return the headers that authenticate one attempt at one request.
+    """Return the headers that authenticate one attempt at a request by its signature.
 
     ``path`` is percent-encoded and ``query`` comes from :func:`canonical_query`; ``host`` is the Host
     header to be sent, with its port where it has one; ``date`` is UTC as ``2025-10-20T08:30:00Z``;
@@ -66,12 +66,12 @@ def sign(
     return headers
 
 
-def bear(
+def authorize(
     *, token: str, host: str, body: bytes, action: str, version: str, date: str, nonce: str, **_unsigned: str
 ) -> dict[str, str]:
-    """Return the headers that authenticate one attempt by a bearer token, which signs nothing.
+    """Return the headers that authenticate one attempt by a bearer token, without a signature.
 
-    Takes what :func:`sign` takes but for the token; method, path and query do not matter.
+    Takes the arguments of :func:`sign` with a token instead of a key, and ignores method, path and query.
     """
     headers = _headers(host, body, action, version, date, nonce)
     return {**headers, "x-acs-bearer-token": token, "x-acs-signature-type": "BEARERTOKEN"}

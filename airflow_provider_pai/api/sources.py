@@ -1,9 +1,9 @@
-"""Every kind of Alibaba Cloud credential, and what each must be given: keys, tokens, roles, files, URIs.
+"""Every kind of Alibaba Cloud credential, and the fields that each one needs.
 
-What a kind needs has to be given here: the library that obtains it (``renewal.py``) would take what is
-missing from environment variables, and a task would run as somebody else than its connection says.
+The connection must give all of them. The library that obtains credentials (``renewal.py``) would take missing
+ones from environment variables, and a task would run as somebody else than its connection says.
 
-Source: FACTS 2 (alibabacloud-credentials, its kinds and its traps).
+Source: the code of alibabacloud-credentials.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import msgspec
 
 from airflow_provider_pai.api.credentials import BearerToken, Credential, CredentialSource, StaticCredential
 from airflow_provider_pai.api.errors import PaiConfigurationError
-from airflow_provider_pai.api.renewal import RenewedCredential
+from airflow_provider_pai.api.renewal import RefreshableCredential
 
 __all__ = ["KINDS", "Kind", "credential_source"]
 
 
 class Kind(NamedTuple):
-    """What a kind of credential must be given, and what else it takes."""
+    """The fields that a kind of credential needs, and those that it takes besides."""
 
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     provider: str = ""
-    """The library's class; empty where the credential is in the connection as it is."""
+    """The library's class; empty where the connection holds the credential itself."""
 
 
 _PAIR = ("access_key_id", "access_key_secret")
@@ -52,12 +52,12 @@ KINDS = {
     "credentials_uri": Kind(("credentials_uri",), (), "URLCredentialsProvider"),
     "default": Kind((), (), "DefaultCredentialsProvider"),
 }
-"""By the library's own names; ``default`` is its chain of environment variables, OIDC, the CLI's profile,
+"""Under the library's own names. ``default`` is its chain of environment variables, OIDC, the CLI's profile,
 the profile file, ECS metadata and the credentials URI."""
 
 _ALWAYS: dict[str, dict[str, Any]] = {
-    # Empty, the metadata service names the role. With the fallback to its first version a passing fault of
-    # the second would end as a 403, which seems lasting.
+    # An empty role_name makes the metadata service name the role. With the fallback to version 1 of that
+    # service a transient fault of version 2 would end as a 403, which looks permanent.
     "ecs_ram_role": {"role_name": "", "async_update_enabled": False, "disable_imds_v1": True},
     "ram_role_arn": {"role_session_name": "airflow-provider-pai"},
     "oidc_role_arn": {"role_session_name": "airflow-provider-pai"},
@@ -67,13 +67,13 @@ _FORM_NAMES = {
     "access_key_secret": "an AccessKey secret (the connection's password)",
 }
 _ARGUMENTS = {"role_session_expiration": "duration_seconds", "credentials_uri": "uri"}
-"""What the library calls otherwise."""
+"""Fields to which the library gives other names."""
 
 
 def credential_source(kind: str, fields: Mapping[str, Any]) -> CredentialSource:
-    """Return what gives credentials of this kind; equal fields share one source, and what it has obtained.
+    """Return a source of credentials of this kind. Equal fields share one source, and its credential.
 
-    An AccessKey that this kind does not use is left alone, as some forms cannot be emptied.
+    An AccessKey that this kind does not use is ignored, since some forms do not let users empty a field.
 
     :raises PaiConfigurationError: a field is missing, malformed, or one that this kind does not use.
     """
@@ -92,13 +92,13 @@ def credential_source(kind: str, fields: Mapping[str, Any]) -> CredentialSource:
 
 def _used(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if kind not in KINDS:
-        raise PaiConfigurationError(f"credential_type {kind!r} is none of {', '.join(KINDS)}.")
+        raise PaiConfigurationError(f"credential_type {kind!r} is not one of {', '.join(KINDS)}.")
     needs, takes, _ = KINDS[kind]
     for name in needs:
         if name not in given:
-            shown = _FORM_NAMES.get(name, name)
+            label = _FORM_NAMES.get(name, name)
             raise PaiConfigurationError(
-                f"credential_type {kind!r} needs {shown}; enter it in the connection."
+                f"credential_type {kind!r} needs {label}; enter it in the connection."
             )
     unused = sorted(given.keys() - {*needs, *takes, *_PAIR})
     if unused:
@@ -121,26 +121,28 @@ def _value(name: str, value: Any) -> Any:
     text = str(value)
     if name == "role_session_expiration":
         if not text.isdecimal() or int(text) < 900:
-            raise PaiConfigurationError(f"{name}={text!r} is no number of seconds, at least 900.")
+            raise PaiConfigurationError(f"{name}={text!r} is not a number of seconds, at least 900.")
         return int(text)
     if name in ("private_key_file", "oidc_token_file_path") and not text.startswith("/"):
-        # Not repeated here: it may be the key itself, or the token.
-        raise PaiConfigurationError(f"{name} is no absolute path; write where the file is on the workers.")
+        # The text does not repeat the value: it may be the key itself, or the token.
+        raise PaiConfigurationError(
+            f"{name} is not an absolute path; write where the file is on the workers."
+        )
     return text
 
 
 def _compact(policy: Any) -> str:
-    """Return a policy without spaces, which the library's signature would spell in another way than STS."""
+    """Return a policy without spaces: the library's signature encodes them in another way than STS."""
     try:
         parsed = msgspec.json.decode(policy) if isinstance(policy, str) else policy
         return msgspec.json.encode(parsed).decode().replace(" ", r"\u0020")
     except (msgspec.DecodeError, TypeError) as error:
         raise PaiConfigurationError(
-            f"The policy is no JSON ({error}); correct it in the connection."
+            f"The policy is not JSON ({error}); correct it in the connection."
         ) from None
 
 
 @functools.lru_cache(maxsize=64)
-def _shared(kind: str, provider: str, arguments: tuple[tuple[str, Any], ...]) -> RenewedCredential:
-    # A sensor reads its connection anew at each poke: it must not assume its role anew each time.
-    return RenewedCredential(kind, provider, dict(arguments))
+def _shared(kind: str, provider: str, arguments: tuple[tuple[str, Any], ...]) -> RefreshableCredential:
+    # A sensor reads its connection in each poke, but must not assume its role in each poke.
+    return RefreshableCredential(kind, provider, dict(arguments))

@@ -1,4 +1,4 @@
-"""The command: a connection becomes a client, findings become lines, and nothing stays behind."""
+"""The command: connect, print a line for each finding, and remove what was created."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ WIDTHS = max(len(assumption.name) for assumption in ASSUMPTIONS) + 2, len(NOT_DE
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_pai.conformance",
-        description="See whether a PAI behaves as this provider assumes. Makes a temporary experiment with a "
-        "few runs, and removes it.",
-        epilog="Exit status: 0 where nothing is different, 1 where something is, 2 where it could not run or "
-        "something is left, 128 + n after signal n.",
+        description="Check whether a PAI behaves as this provider assumes. Creates a temporary experiment "
+        "with a few runs, and removes it.",
+        epilog="Exit status: 0 if nothing is different, 1 if something is different, 2 if the command could "
+        "not run or something is left in PAI, 128 + n after signal n.",
     )
     parser.add_argument("--conn-id", default=PaiHook.default_conn_name, help="default: %(default)s")
     parser.add_argument("--workspace-id", help="instead of the connection's")
-    parser.add_argument("--artifact-uri", help="an OSS path, where PAI makes no experiment without one")
-    parser.add_argument("--remove", metavar="NAME", help="only remove the experiment that was left behind")
+    parser.add_argument("--artifact-uri", help="an OSS path, if PAI creates no experiment without one")
+    parser.add_argument(
+        "--remove", metavar="NAME", help="only remove the experiment that an earlier command left"
+    )
     options = parser.parse_args(arguments)
     if options.remove and not options.remove.startswith(PREFIX):
-        parser.error(f"--remove is for experiments that this command made: their names begin with {PREFIX}")
+        parser.error(f"--remove takes experiments that this command created, named {PREFIX}…")
 
     hook = PaiHook(options.conn_id, workspace_id=options.workspace_id)
     try:
         client, workspace_id = _connect(hook)
     except Exception as error:  # a secrets backend may raise anything
-        print(f"Cannot begin: {_text(error)}", file=sys.stderr)
+        print(f"Cannot start: {_text(error)}", file=sys.stderr)
         if not isinstance(error, api.PaiError):
             variable = f"AIRFLOW_CONN_{options.conn_id.upper()}"
-            print(f"Make the connection {options.conn_id} in Airflow, or set {variable}.", file=sys.stderr)
+            print(f"Add the connection {options.conn_id} in Airflow, or set {variable}.", file=sys.stderr)
         return COULD_NOT
     try:
         with Signals() as signals:
@@ -64,13 +66,13 @@ def _connect(hook: PaiHook) -> tuple[api.PaiClient, str | None]:
     try:
         client.run(api.list_runs_page(workspace_id=workspace_id, max_results=1))
     except api.PaiApiError as error:
-        if type(error) is not api.PaiApiError:  # another refusal is for the checks to tell
+        if type(error) is not api.PaiApiError:  # the checks report any other refusal
             raise
     return client, workspace_id
 
 
 def _text(error: BaseException) -> str:
-    """Return an error's first line; Airflow's own go on with SQL."""
+    """Return the first line of an error. The next lines of Airflow's own errors are SQL."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
@@ -85,15 +87,17 @@ def _examine(client: api.PaiClient, scene: Scene, signals: Signals) -> int:
                     _print("", "", f"assumed: {assumption.assumed}")
                     _print("", "", f"setting: {assumption.setting}")
                 counts[finding.verdict] += 1
-        told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (AS_ASSUMED, DIFFERENT, NOT_DECIDABLE))
-        print(f"\n{counts.total()} assumptions: {told}. What to do: docs/conformance.md")
+        summary = ", ".join(
+            f"{counts[verdict]} {verdict}" for verdict in (AS_ASSUMED, DIFFERENT, NOT_DECIDABLE)
+        )
+        print(f"\n{counts.total()} assumptions: {summary}. What to do: docs/conformance.md")
         status = FOUND_DIFFERENT if counts[DIFFERENT] else GOOD
     except Interrupted:
         status = 128 + signals.last
-        print("Interrupted: removing what was made; once more leaves it.", file=sys.stderr)
+        print("Interrupted: removing what was created; a second interrupt leaves it.", file=sys.stderr)
     except api.PaiError as error:
         status = COULD_NOT
-        print(f"Given up: {_text(error)}", file=sys.stderr)
+        print(f"Stopped: {_text(error)}", file=sys.stderr)
     finally:
         removed = _remove(client, scene, signals)
     return status if removed else COULD_NOT
@@ -104,7 +108,7 @@ def _print(name: str, verdict: str, seen: str) -> None:
 
 
 def _remove(client: api.PaiClient, scene: Scene, signals: Signals) -> bool:
-    """Remove what was made, and tell whether nothing is left; else say what is, and how to remove it."""
+    """Remove what was created. Return whether nothing is left; else print what is, and how to remove it."""
     if not scene.made_something:
         return True
     try:

@@ -1,4 +1,4 @@
-"""What is assumed about errors, and about what no request can tell."""
+"""The assumptions about errors, and those that no request can check."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["console_page", "error_body", "missing_run", "throttling"]
     setting="None: a task that asks for a missing run is retried, or fails with another error.",
 )
 def missing_run(scene: Scene) -> Flow[Finding]:
-    """Ask for the run that was made and deleted."""
+    """Ask for the run that was created and deleted."""
     run_id = yield from scene.gone()
 
-    def look(wait: float) -> Flow[Finding | None]:
+    def attempt(wait: float) -> Flow[Finding | None]:
         answer = yield from scene.get_run(run_id, wait=wait)
         if isinstance(answer.error, api.PaiNotFoundError):
             return as_assumed(answer.refusal)
@@ -31,9 +31,10 @@ def missing_run(scene: Scene) -> Flow[Finding]:
         return None if answer.must().name else as_assumed(f"HTTP {answer.response.status} without a name")
 
     try:
-        finding, waited = yield from until(look)
+        finding, waited = yield from until(attempt)
     except api.PaiUnavailableError as error:
-        # Some services answer so for what is missing (FACTS 4): it is so where a run that is there is read.
+        # The vendor's Terraform provider takes a 5xx for "not found" too. It means that only if PAI answers
+        # for a run that exists.
         run, *_ = yield from scene.runs()
         (yield from scene.get_run(run.run_id)).must()
         return different(short(error))
@@ -46,10 +47,10 @@ def missing_run(scene: Scene) -> Flow[Finding]:
     "What does an error body look like?",
     assumed="JSON with `Code`, `Message` and `RequestId`, or these in lower case, or XML. Each is "
     "understood; so is an error inside a 200.",
-    setting="None: such an error is told by its HTTP status alone. Please report it.",
+    setting="None: such an error has its HTTP status alone. Please report it.",
 )
 def error_body(scene: Scene) -> Flow[Finding]:
-    """Ask for an experiment that is not there, and for a page that cannot be."""
+    """Ask for an experiment that does not exist, and for a page that cannot exist."""
     missing = Request(action="GetExperiment", path=path("experiments", f"exp-{scene.mark}000000"))
     try:
         answer = yield from scene.ask(missing, Experiment)
@@ -79,26 +80,26 @@ def _form(response: Response) -> str:
 
 @assumption(
     "What is throttling?",
-    assumed="HTTP 400 or 429, `Throttling…`, `x-acs-retry-after` in milliseconds. All of them are tried "
-    "again, and the header is honoured.",
+    assumed="HTTP 400 or 429, `Throttling…`, `x-acs-retry-after` in milliseconds. The client sends "
+    "the request again, after the time in the header.",
 )
 def throttling(scene: Scene) -> Flow[Finding]:
-    """Tell what was met by chance: to provoke it would take the quota from everybody else."""
+    """Report a throttled answer if one came by chance. To provoke it would take everybody's quota."""
     yield from ()
     if not scene.throttled:
-        raise NotDecidable("it would take exhausting the account's quota")
+        raise NotDecidable("the check would exhaust the account's quota")
     response = scene.throttled[0]
     after = response.headers.get("x-acs-retry-after")
     wait = f"retry after {after} ms" if after else "without a time to wait"
-    return as_assumed(f"met by chance: HTTP {response.status}, {wait}")
+    return as_assumed(f"came by chance: HTTP {response.status}, {wait}")
 
 
 @assumption(
     "Which page of the console shows a run?",
-    assumed="None is invented: the link opens the run's source, or the overview.",
+    assumed="The provider does not guess: the link opens the run's source, or the overview.",
     setting="`console_url` in the connection.",
 )
 def console_page(scene: Scene) -> Flow[Finding]:
-    """No request can tell."""
+    """No request can check this."""
     yield from ()
-    raise NotDecidable("no request tells; open the button of a task and look")
+    raise NotDecidable("no request can check it; open the PAI button of a task")

@@ -1,6 +1,6 @@
-"""How PAI is asked so that it shows itself: what it answers is kept as it came, refusals included.
+"""Send requests to PAI and keep its answers unchanged, refusals included.
 
-Everything is a flow like those of :mod:`airflow_provider_pai.api`: it yields requests and does no IO.
+All functions are flows like those of :mod:`airflow_provider_pai.api`: they yield requests and do no IO.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from airflow_provider_pai.api.parameters import path
 __all__ = ["Answer", "Asker", "Listing", "NotDecidable", "short", "until"]
 
 PACE_SECONDS = 0.2
-"""Before each ListRuns: 15 in the 3 seconds for which the account has 50."""
+"""The pause before each ListRuns: 15 requests in 3 seconds, where the account's quota is 50."""
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds before each look at what PAI may show late: a minute in all (FACTS 4)."""
+"""Seconds before each attempt to see what PAI may show late: a minute in total."""
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class NotDecidable(Exception):
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """What PAI answered to one request, decoded as the provider decodes it and as it came."""
+    """PAI's answer to one request: decoded as the provider decodes it, and unchanged."""
 
     response: Response
     record: T | None = None
@@ -56,21 +56,21 @@ class Answer(Generic[T]):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The JSON object as it came."""
+        """The JSON object, unchanged."""
         fields: dict[str, Any] = json.loads(self.response.body)
         return fields
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A walk through the pages of ListRuns, as PAI answered them."""
+    """The pages of one listing, as PAI answered them."""
 
     pages: list[Answer[RunPage]] = field(default_factory=list)
     error: api.PaiApiError | None = None
     repeated: str = ""
-    """The token that came a second time, which ended the walk."""
+    """The token that came a second time, which ended the listing."""
     whole: bool = False
-    """Whether the walk came to the end that PAI says."""
+    """Whether PAI marked the last page as the end."""
 
     def must(self) -> Listing:
         """Return this listing.
@@ -94,15 +94,15 @@ class Listing:
 
 
 class Asker:
-    """Asks PAI, at a pace that leaves the quota to others."""
+    """Sends requests to PAI, at a pace that leaves most of the quota to others."""
 
     def __init__(self) -> None:
         self.throttled: list[Response] = []
-        """Answers that PAI's quota gave, by chance."""
+        """Answers by which PAI throttled a request."""
         self._last: Outcome | None = None
 
     def do(self, flow: Flow[T], *, wait: float = 0.0) -> Flow[T]:
-        """Run a flow after ``wait`` seconds, at a pace that leaves the quota to others."""
+        """Run a flow after ``wait`` seconds, at a pace that leaves most of the quota to others."""
         outcome: Any = None
         while True:
             try:
@@ -116,9 +116,9 @@ class Asker:
                 self.throttled.append(outcome)
 
     def ask(self, request: Request, shape: type[T], *, wait: float = 0.0) -> Flow[Answer[T]]:
-        """Send a request and return what PAI decides about it, be it a refusal.
+        """Send a request, and return PAI's answer, also where it refuses.
 
-        :raises PaiError: what says nothing about the request itself: throttling, no permission, no answer.
+        :raises PaiError: an error that says nothing about the request: throttling, no permission, no answer.
         """
         try:
             record, response = yield from self.do(exchange(request, shape), wait=wait)
@@ -130,33 +130,33 @@ class Asker:
 
     @property
     def last_response(self) -> Response:
-        """What PAI answered last."""
+        """PAI's last answer."""
         return cast("Response", self._last)
 
     def get_run(self, run_id: str, *, wait: float = 0.0) -> Flow[Answer[MaybeRun]]:
-        """Ask GetRun."""
+        """Send GetRun."""
         request = Request(action="GetRun", path=path("runs", run_id), query={"Verbose": "true"})
         return self.ask(request, MaybeRun, wait=wait)
 
     def list_page(self, query: dict[str, str], *, wait: float = 0.0) -> Flow[Answer[RunPage]]:
-        """Ask ListRuns exactly this."""
+        """Send ListRuns with exactly these parameters."""
         return self.ask(Request(action="ListRuns", path=path("runs"), query=query), RunPage, wait=wait)
 
 
 def short(error: api.PaiApiError) -> str:
-    """Return what tells an error from others."""
+    """Return the HTTP status and the code of an error."""
     return f"HTTP {error.status} {error.code}".strip()
 
 
-def until(look: Callable[[float], Flow[T | None]]) -> Flow[tuple[T | None, float]]:
-    """Look again, each time after a longer pause, until something is seen or a minute has passed.
+def until(attempt: Callable[[float], Flow[T | None]]) -> Flow[tuple[T | None, float]]:
+    """Repeat ``attempt`` after ever longer pauses, until it returns something or a minute has passed.
 
-    ``look`` is given the seconds to wait before its first request. Returns what it saw and how long it took.
+    ``attempt`` takes the seconds to wait before its first request. Return its result and the time waited.
     """
     waited = 0.0
     for pause in PAUSES:
         waited += pause
-        seen = yield from look(pause)
+        seen = yield from attempt(pause)
         if seen is not None:
             return seen, waited
     return None, waited

@@ -1,4 +1,4 @@
-"""What an assumption about PAI is, and what may be found."""
+"""An assumption about PAI, and the finding of its check."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ AS_ASSUMED, DIFFERENT, NOT_DECIDABLE = "as assumed", "different", "not decidable
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one assumption: one of the three verdicts, and what was seen."""
+    """The result of one check: one of the three verdicts, and what PAI showed."""
 
     verdict: str
     seen: str
 
 
 def as_assumed(seen: str) -> Finding:
-    """Say that nobody needs to change anything."""
+    """Return a finding after which nobody needs to change anything."""
     return Finding(AS_ASSUMED, seen)
 
 
 def different(seen: str) -> Finding:
-    """Say that a setting must be changed, or that a limit of the provider bites."""
+    """Return a finding after which a setting must be changed, or a limit of the provider matters."""
     return Finding(DIFFERENT, seen)
 
 
@@ -47,14 +47,14 @@ class Assumption:
     name: str
     question: str
     assumed: str
-    """What the provider takes for granted, and does."""
+    """What the provider assumes, and does."""
     setting: str
-    """What to change where PAI behaves otherwise."""
+    """What to change if PAI behaves in another way."""
     check: Callable[[Scene], Flow[Finding]]
 
 
 def assumption(
     question: str, *, assumed: str, setting: str = "Nowhere."
 ) -> Callable[[Callable[[Scene], Flow[Finding]]], Assumption]:
-    """Make a flow the check of an assumption, which is called what the flow is called."""
+    """Turn a flow into the check of an assumption. The assumption has the flow's name."""
     return lambda check: Assumption(check.__name__, question, assumed, setting, check)

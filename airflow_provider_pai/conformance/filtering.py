@@ -1,4 +1,4 @@
-"""What is assumed about the filters, the order and the details of ListRuns."""
+"""The assumptions about the filters, the order and the details of ListRuns."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ __all__ = [
     "verbose",
 ]
 
-UNTOLD = "in an order that equal times do not tell"
+UNKNOWN_ORDER = "in an order that equal times do not show"
 NARROW = "give `experiment_id` too, so that PAI sends fewer runs."
 
 
 def _found(scene: Scene, wait: float = 0.0, **query: str | None) -> Flow[list[str]]:
-    """Return which runs of the experiment a query finds, by their ids, in order."""
+    """Return the ids of the experiment's runs that a query finds, in order."""
     listing = (yield from scene.listing(dict(query), wait=wait)).must()
     return [run.run_id for run in listing.runs]
 
 
 @assumption(
     "What does `GmtCreateTime` compare: exactly, since, or as a prefix?",
-    assumed="Nothing: not used. Windows of time are checked here.",
-    setting="Only `list_runs_page(gmt_create_time=…)` passes it on.",
+    assumed="Nothing: it is not used. The client checks windows of time.",
+    setting="Only `list_runs_page(gmt_create_time=…)` sends it.",
 )
 def gmt_create_time(scene: Scene) -> Flow[Finding]:
     """Ask for the third run's time, and for its day."""
     yield from scene.runs()
-    walk = (yield from scene.listing({})).must()
-    times = {run["RunId"]: str(run["GmtCreateTime"]) for page in walk.pages for run in page.fields["Runs"]}
+    listing = (yield from scene.listing({})).must()
+    times = {run["RunId"]: str(run["GmtCreateTime"]) for page in listing.pages for run in page.fields["Runs"]}
     moment = sorted(times.values())[len(times) // 2]
     meanings = {
         "ignored": set(times),
@@ -47,7 +47,7 @@ def gmt_create_time(scene: Scene) -> Flow[Finding]:
         "until": {run_id for run_id, time in times.items() if time <= moment},
     }
     if len({frozenset(ids) for ids in meanings.values()}) < len(meanings):
-        raise NotDecidable("the runs were created in too few moments to tell")
+        raise NotDecidable("too many runs have the same time of creation")
     by_moment = yield from scene.listing({"GmtCreateTime": moment})
     by_day = yield from scene.listing({"GmtCreateTime": moment[:10]})
     if by_moment.error is not None:
@@ -61,8 +61,8 @@ def gmt_create_time(scene: Scene) -> Flow[Finding]:
 
 @assumption(
     "Does `Name` match exactly or in part?",
-    assumed="Sends it, and checks for equality here.",
-    setting="Where a run's own name does not find it: ask by a label instead of `name`.",
+    assumed="Sends it, and the client checks for equality.",
+    setting="If a run's own name does not find it: use a label instead of `name`.",
 )
 def name_match(scene: Scene) -> Flow[Finding]:
     """Ask for a whole name and for the part that all names share."""
@@ -79,20 +79,20 @@ def name_match(scene: Scene) -> Flow[Finding]:
 
 @assumption(
     "Does ListRuns honour `Labels`?",
-    assumed="Sends them, and checks every run again here.",
-    setting=f"Where they are ignored: {NARROW} Where runs are missing: wait for a name instead.",
+    assumed="Sends them, and the client checks the labels of every run.",
+    setting=f"If PAI ignores them: {NARROW} If runs are missing: wait for a name instead.",
 )
 def label_filter(scene: Scene) -> Flow[Finding]:
     """Ask for one label, which another run carries with a longer value, and for two."""
     both, one, *_ = runs = yield from scene.runs()
 
-    def look(wait: float) -> Flow[tuple[set[str], set[str]] | None]:
+    def attempt(wait: float) -> Flow[tuple[set[str], set[str]] | None]:
         single = yield from _found(scene, wait, Labels=f"conformance:{scene.mark}")
         pair = yield from _found(scene, Labels=f"conformance:{scene.mark},part:a")
         whole = {both.run_id, one.run_id} <= set(single) and both.run_id in pair
         return (set(single), set(pair)) if whole else None
 
-    found, waited = yield from until(look)
+    found, waited = yield from until(attempt)
     if found is None:
         return different(f"a run that carries the label is not found after {waited:.0f} s")
     single, pair = found
@@ -107,12 +107,12 @@ def label_filter(scene: Scene) -> Flow[Finding]:
 
 @assumption(
     "How is the label `a:b:c` split?",
-    assumed="A label with a colon in its key or value is checked here and not sent. In the string form the "
-    "first colon ends the key.",
-    setting=f"Such a label alone does not narrow what PAI sends: {NARROW}",
+    assumed="The client checks a label with a colon in its key or value, and does not send it. In the string "
+    "form the first colon ends the key.",
+    setting=f"A query with only such a label does not narrow what PAI sends: {NARROW}",
 )
 def label_colons(scene: Scene) -> Flow[Finding]:
-    """Make a run with each meaning, and see which one is found."""
+    """Create a run for each meaning, and list which one PAI finds."""
     value, key = {"split": f"at:{scene.mark}"}, {"split:at": scene.mark}
     try:
         first = yield from scene.make_run("colon-in-value", labels=value)
@@ -121,7 +121,7 @@ def label_colons(scene: Scene) -> Flow[Finding]:
         if error.status != 400 or error.transient:
             raise
         return as_assumed(f"PAI refuses such labels: {error.code}")
-    yield from scene.shown([first, last])
+    yield from scene.visible([first, last])
     listing = yield from scene.listing({"Labels": f"split:at:{scene.mark}"})
     if listing.error is not None:
         return as_assumed(f"refused: {short(listing.error)}")
@@ -136,12 +136,12 @@ def label_colons(scene: Scene) -> Flow[Finding]:
 
 @assumption(
     "Is `OrderBy` honoured, and what is the default?",
-    assumed="Always sends it with a direction, and sorts again here. A listing that is not in order is "
-    "read to its end.",
-    setting=f"Where it is not: {NARROW}",
+    assumed="Always sends it with a direction, and the client sorts the runs itself. A listing that is not "
+    "in order is read to its end.",
+    setting=f"If it is not: {NARROW}",
 )
 def order_by(scene: Scene) -> Flow[Finding]:
-    """Ask for each order, and for none."""
+    """List in each order, and without one."""
     runs = yield from scene.runs()
     by_id = {run.run_id: run for run in runs}
 
@@ -157,8 +157,8 @@ def order_by(scene: Scene) -> Flow[Finding]:
     broken = [
         order
         for order, kept in {
-            "GmtCreateTime ASC": _direction(oldest) in ("oldest first", UNTOLD),
-            "GmtCreateTime DESC": _direction(newest) in ("newest first", UNTOLD),
+            "GmtCreateTime ASC": _direction(oldest) in ("oldest first", UNKNOWN_ORDER),
+            "GmtCreateTime DESC": _direction(newest) in ("newest first", UNKNOWN_ORDER),
             "Name ASC": [run.name for run in names] == sorted(str(run.name) for run in names),
         }.items()
         if not kept
@@ -171,7 +171,7 @@ def order_by(scene: Scene) -> Flow[Finding]:
 def _direction(runs: list[Run]) -> str:
     times = [run.gmt_create_time for run in runs if run.gmt_create_time is not None]
     if len(set(times)) < 2:
-        return UNTOLD
+        return UNKNOWN_ORDER
     if times == sorted(times):
         return "oldest first"
     return "newest first" if times == sorted(times, reverse=True) else "in no order of time"
@@ -179,23 +179,23 @@ def _direction(runs: list[Run]) -> str:
 
 @assumption(
     "Do labels, params and metrics come with `Verbose=true`, and not without?",
-    assumed="Always sends `Verbose`: true wherever labels are checked.",
-    setting="None: without details no label can be checked, and nothing is found.",
+    assumed="Always sends `Verbose`, which is true wherever the client checks labels.",
+    setting="None: without details the client cannot check labels, and finds nothing.",
 )
 def verbose(scene: Scene) -> Flow[Finding]:
     """List a run with labels and params in each way."""
     run, *_ = yield from scene.runs()
 
-    def told(flag: str | None) -> Flow[bool]:
+    def detailed(flag: str | None) -> Flow[bool]:
         listing = (yield from scene.listing({"Verbose": flag})).must()
         return any(found.run_id == run.run_id and found.labels and found.params for found in listing.runs)
 
-    with_it = yield from told("true")
-    without = yield from told("false")
-    usual = yield from told(None)
+    with_it = yield from detailed("true")
+    without = yield from detailed("false")
+    usual = yield from detailed(None)
     if not with_it:
         return different("labels and params do not come")
-    others = [name for name, comes in (("false", without), ("nothing said", usual)) if comes]
+    others = [name for name, comes in (("false", without), ("no Verbose", usual)) if comes]
     return as_assumed(f"they come with true{''.join(f', and with {name}' for name in others) or ' alone'}")
 
 

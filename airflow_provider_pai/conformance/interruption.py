@@ -1,4 +1,4 @@
-"""Signals that end the command, without ending what tidies up after it."""
+"""Signals end the command, but not its clean-up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Interrupted", "Signals"]
 
 
 class Interrupted(BaseException):
-    """A signal asked to stop; no ``except Exception`` on the way shall swallow it."""
+    """A signal asked to stop. Not an Exception, so that no ``except Exception`` catches it."""
 
 
 class Signals:
-    """Turns SIGINT, SIGTERM and SIGHUP into :class:`Interrupted`, only where that is allowed.
+    """Turns SIGINT, SIGTERM and SIGHUP into :class:`Interrupted`, only inside :meth:`raising`.
 
-    Elsewhere a signal is counted, and heard as soon as it is allowed, so that none can come between the end
-    of the work and the beginning of the tidying up.
+    Outside, a signal is counted, and raised as soon as a block of :meth:`raising` begins. So no signal can
+    strike between the end of the checks and the start of the clean-up.
     """
 
     def __init__(self) -> None:
@@ -31,8 +31,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-                self._before[number] = signal.signal(number, self._heard)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -43,7 +43,7 @@ class Signals:
 
     @contextmanager
     def raising(self, *, at: int) -> Iterator[None]:
-        """Raise :class:`Interrupted` within this block once ``at`` signals have come in all."""
+        """Raise :class:`Interrupted` within this block once ``at`` signals have come in total."""
         self._enough = at
         try:
             self._raise_if_enough()
@@ -51,12 +51,12 @@ class Signals:
         finally:
             self._enough = None
 
-    def _heard(self, number: int, _: FrameType | None) -> None:
+    def _receive(self, number: int, _: FrameType | None) -> None:
         self.last = number
         self._count += 1
         self._raise_if_enough()
 
     def _raise_if_enough(self) -> None:
         if self._enough is not None and self._count >= self._enough:
-            self._enough = None  # the next one shall not disturb what follows from this one
+            self._enough = None  # the next signal must not interrupt the handling of this one
             raise Interrupted

@@ -1,7 +1,7 @@
-"""The temporary experiment and runs by which PAI is tried, and how they are removed.
+"""The temporary experiment and its runs: creates them in PAI, and removes them.
 
-A request that makes something may be carried out although its answer never comes. So everything made has a
-name that nothing else has, and what is removed is looked up in PAI as well as remembered.
+PAI may carry out a request although its answer never comes. So the experiment has a unique name, and the
+clean-up asks PAI what there is, besides what this process remembers.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["MOST_PAGES", "PREFIX", "Scene"]
 PREFIX = "airflow-provider-pai-conformance-"
 MOST_PAGES = 20
 ENDINGS = "caebd"
-"""How the runs' names end: another order than that of their creation."""
+"""The ends of the runs' names, in another order than that of their creation."""
 
 T = TypeVar("T")
 
 
 class Scene(Asker):
-    """What is made in PAI for the checks: nothing before it is asked for, and each thing once."""
+    """Creates in PAI what the checks need: each thing when a check first needs it, and only once."""
 
     def __init__(self, workspace_id: str | None, artifact_uri: str | None = None) -> None:
         super().__init__()
@@ -36,9 +36,9 @@ class Scene(Asker):
         self.name = f"{PREFIX}{self.mark}"
         self.experiment_id: str | None = None
         self.run_ids: list[str] = []
-        """Runs that were made and not removed."""
+        """Runs that were created and not removed."""
         self.first_run_refused = ""
-        """How PAI refused a run in an experiment that it had just made."""
+        """The error by which PAI refused a run in the new experiment."""
         self._workspace_id = workspace_id
         self._artifact_uri = artifact_uri
         self._maybe_made = False
@@ -47,7 +47,7 @@ class Scene(Asker):
 
     @classmethod
     def left_behind(cls, name: str, workspace_id: str | None) -> Scene:
-        """Return the scene that an earlier command made under this name and left, to be removed."""
+        """Return the scene that an earlier command left under this name, to remove it."""
         scene = cls(workspace_id)
         scene.name, scene._maybe_made = name, True
         return scene
@@ -55,7 +55,7 @@ class Scene(Asker):
     # --- making -------------------------------------------------------------------------------------------
 
     def workspace(self) -> Flow[str]:
-        """Return the workspace that is meant, which is PAI's default where none was named."""
+        """Return the workspace to use, which is PAI's default workspace unless one was named."""
         if self._workspace_id is None:
             self._workspace_id = yield from self.default_workspace()
         return self._workspace_id
@@ -66,7 +66,7 @@ class Scene(Asker):
         return default.workspace_id
 
     def experiment(self) -> Flow[str]:
-        """Make the experiment and return its id; an interruption counts as made."""
+        """Create the experiment and return its id. After an interruption it counts as created."""
 
         def make() -> Flow[str]:
             workspace_id = yield from self.workspace()
@@ -84,7 +84,7 @@ class Scene(Asker):
         return (yield from self._once("experiment", make))
 
     def gone(self) -> Flow[str]:
-        """Make a run and delete it, which shows that what is made can be removed; return its id."""
+        """Create a run and delete it, to show that the key may delete runs. Return its id."""
 
         def make() -> Flow[str]:
             yield from self.experiment()
@@ -93,7 +93,7 @@ class Scene(Asker):
                 raise NotDecidable(f"CreateRun in the new experiment was refused: {self.first_run_refused}")
             deleted, waited = yield from until(lambda wait: self._deleted(run_id, wait))
             if not deleted:
-                raise NotDecidable(f"DeleteRun does not find the run that was made {waited:.0f} s before")
+                raise NotDecidable(f"DeleteRun does not find the run that was created {waited:.0f} s before")
             return run_id
 
         return (yield from self._once("gone", make))
@@ -116,7 +116,7 @@ class Scene(Asker):
     def make_run(
         self, ending: str, *, labels: dict[str, str], params: dict[str, str] | None = None
     ) -> Flow[str]:
-        """Make a run, whose name ends so, and return its id."""
+        """Create a run whose name ends with ``ending``, and return its id."""
         yield from self.gone()
         return (yield from self._make_run(ending, labels, params))
 
@@ -137,10 +137,10 @@ class Scene(Asker):
         return run_id
 
     def runs(self) -> Flow[list[Run]]:
-        """Make five runs and return them as ListRuns shows them, in the order of their creation.
+        """Create five runs and return them as ListRuns shows them, in the order of their creation.
 
         The first and the second carry ``conformance:<mark>``, and ``part:a`` or ``part:b``; the third
-        ``conformance:<mark>-more``; the others nothing. The first has the params ``{"p": "1"}``.
+        ``conformance:<mark>-more``; the others no label. The first has the params ``{"p": "1"}``.
 
         :raises NotDecidable: they do not show within a minute.
         """
@@ -157,27 +157,27 @@ class Scene(Asker):
             for ending, carried in zip(ENDINGS, labels, strict=True):
                 params = {} if ids else {"p": "1"}
                 ids.append((yield from self.make_run(ending, labels=carried, params=params)))
-            return (yield from self.shown(ids))
+            return (yield from self.visible(ids))
 
         return (yield from self._once("runs", make))
 
-    def shown(self, ids: list[str]) -> Flow[list[Run]]:
+    def visible(self, ids: list[str]) -> Flow[list[Run]]:
         """Wait until ListRuns shows these runs, and return them in this order."""
 
-        def look(wait: float) -> Flow[dict[str, Run] | None]:
+        def attempt(wait: float) -> Flow[dict[str, Run] | None]:
             listing = yield from self.listing({}, wait=wait)
             if listing.error is not None and not isinstance(listing.error, api.PaiNotFoundError):
                 raise listing.error
             found = {run.run_id: run for run in listing.runs}
             return found if found.keys() >= set(ids) else None
 
-        found, waited = yield from until(look)
+        found, waited = yield from until(attempt)
         if found is None:
             raise NotDecidable(f"ListRuns does not show the new runs after {waited:.0f} s")
         return [found[run_id] for run_id in ids]
 
     def listing(self, query: dict[str, str | None], *, wait: float = 0.0) -> Flow[Listing]:
-        """Walk the runs of the experiment, oldest first, with details, unless ``query`` says otherwise.
+        """List the runs of the experiment, oldest first, with details, unless ``query`` says otherwise.
 
         ``None`` leaves a parameter out.
         """
@@ -202,48 +202,48 @@ class Scene(Asker):
             asked, wait = {**asked, "PageToken": token}, 0.0
         return Listing(pages)
 
-    def walk(self) -> Flow[Listing]:
-        """Walk the five runs in pages of two, once."""
+    def pages_of_two(self) -> Flow[Listing]:
+        """List the five runs in pages of two, once."""
 
         def make() -> Flow[Listing]:
             yield from self.runs()
             return (yield from self.listing({"MaxResults": "2"}))
 
-        return (yield from self._once("walk", make))
+        return (yield from self._once("pages_of_two", make))
 
     def _once(self, what: str, make: Callable[[], Flow[T]]) -> Flow[T]:
         if what not in self._made:
             try:
                 self._made[what] = (yield from make()), None
             except (api.PaiError, NotDecidable) as error:
-                # What needs it later goes without, and is no further sign that PAI does not answer.
-                lasting = isinstance(error, api.PaiPermissionError)
-                self._made[what] = None, error if lasting else NotDecidable(str(error))
+                # Later checks that need it cannot be decided. They do not count as further faults of PAI.
+                permanent = isinstance(error, api.PaiPermissionError)
+                self._made[what] = None, error if permanent else NotDecidable(str(error))
                 raise
-        value, hindrance = self._made[what]
-        if hindrance is not None:
-            raise hindrance
+        value, failure = self._made[what]
+        if failure is not None:
+            raise failure
         return cast("T", value)
 
     # --- removing -----------------------------------------------------------------------------------------
 
     @property
     def made_something(self) -> bool:
-        """Whether something may be in PAI that was made here."""
+        """Whether PAI may hold something that this command created."""
         return self._maybe_made
 
     @property
     def left(self) -> str:
-        """What may still be in PAI, in words."""
+        """Describe what PAI may still hold."""
         if self.experiment_id is None:
             return f"perhaps an experiment {self.name} in workspace {self._workspace_id}"
         runs = f" and its runs {', '.join(self.run_ids)}" if self.run_ids else ""
         return f"the experiment {self.experiment_id} ({self.name}, workspace {self._workspace_id}){runs}"
 
     def remove(self) -> Flow[str]:
-        """Remove everything, and return why something is left, or an empty text.
+        """Remove everything. Return why something is left, or an empty text.
 
-        Tries again for a minute, since PAI may not know yet what it has just made.
+        Repeats the attempt for a minute, since PAI may show late what it has just created.
         """
         problem = ""
         for pause in asking.PAUSES:
@@ -280,7 +280,7 @@ class Scene(Asker):
         self._maybe_made = False
 
     def _all_runs(self, wait: float) -> Flow[list[str]]:
-        """Return the runs of the experiment: those that are remembered, and those whose answer was lost."""
+        """Return the experiment's runs: those this process remembers, and those whose answer was lost."""
         try:
             listed = (yield from self.listing({"Verbose": "false"}, wait=wait)).runs
         except api.PaiPermissionError:
@@ -290,7 +290,7 @@ class Scene(Asker):
 
 
 def _surely_refused(error: api.PaiError) -> bool:
-    """Tell whether what was asked was surely not done."""
+    """Tell whether PAI cannot have carried out the request."""
     if isinstance(error, api.PaiTransportError):
         return not error.sent
     refusals = api.PaiApiError, api.PaiConfigurationError, api.PaiUsageError

@@ -1,4 +1,4 @@
-"""Put every assumption to PAI, one after another; what goes wrong with one does not stop the others."""
+"""Check every assumption, one after another. An error in one check does not stop the others."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _ALL = [
     for item in vars(module).values()
     if isinstance(item, Assumption)
 ]
-# How soon an experiment shows can only be asked right after it was made, which the others do too.
+# new_experiment must run right after the experiment was created, so it comes first.
 ASSUMPTIONS = sorted(_ALL, key=lambda item: item is not writing.new_experiment)
 MOST_FAULTS = 3
-"""Faults in a row, each after the client's own retries, after which PAI is not asked any more."""
+"""The survey stops after so many faults in a row, each after the client's own retries."""
 
 
 def survey(run: Callable[[Flow[Any]], Any], scene: Scene) -> Iterator[tuple[Assumption, Finding]]:
-    """Yield what is found for each assumption.
+    """Yield the finding for each assumption.
 
-    :raises PaiAuthenticationError: the key is not accepted, or no longer.
+    :raises PaiAuthenticationError: PAI does not accept the key, or no longer does.
     :raises PaiError: PAI does not answer.
     """
     faults = 0
@@ -49,7 +49,7 @@ def survey(run: Callable[[Flow[Any]], Any], scene: Scene) -> Iterator[tuple[Assu
                 raise
             unreadable = isinstance(error, api.PaiResponseError) and not error.transient
             finding = Finding(DIFFERENT if unreadable else NOT_DECIDABLE, str(error))
-        except Exception as error:  # nobody has seen all that PAI answers: a surprise stops no other check
+        except Exception as error:  # an unforeseen answer of PAI stops no other check
             unforeseen = f"unforeseen, please report it: {type(error).__name__}: {error}"
             finding = Finding(NOT_DECIDABLE, unforeseen)
         yield assumption, finding

@@ -1,4 +1,4 @@
-"""What is assumed about experiments, labels and metrics that are written."""
+"""The assumptions about writing experiments, labels and metrics."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ LABELS = {
     "signs": ("a/b.c@d", "+-_#%&?"),
     "128 bytes": ("k" * 128, "v" * 128),
 }
-"""What the provider lets through."""
+"""Labels that the provider accepts."""
 MORE_LABELS = {"=": ("a=b", "c=d"), ",": ("a,b", "c,d"), "129 bytes": ("k" * 129, "v" * 129)}
-"""What the provider refuses."""
+"""Labels that the provider refuses."""
 
 
 @assumption(
     "How soon is a new experiment visible?",
-    assumed="Within a minute; until then `get_experiment` says `PaiNotFoundError`. "
-    "`create_run` does not wait for it.",
+    assumed="Within a minute; until then `get_experiment` and `create_run` raise "
+    "`PaiExperimentNotFoundError`, which Airflow may retry.",
     setting="Give the task that creates it, and the one that adds its first run, `retries`.",
 )
 def new_experiment(scene: Scene) -> Flow[Finding]:
-    """Make an experiment, make a run in it at once, and ask for it until it shows."""
+    """Create an experiment and at once a run in it, and ask for the experiment until PAI shows it."""
     experiment_id = yield from scene.experiment()
     yield from scene.gone()
 
-    def look(wait: float) -> Flow[bool | None]:
+    def attempt(wait: float) -> Flow[bool | None]:
         request = Request(action="GetExperiment", path=path("experiments", experiment_id))
         try:
             answer = yield from scene.ask(request, Experiment, wait=wait)
         except api.PaiUnavailableError:
-            return None  # as the Terraform provider has seen it (FACTS 4)
+            return None  # the vendor's Terraform provider takes this for "not visible yet" too
         if answer.error is not None and not isinstance(answer.error, api.PaiNotFoundError):
             raise answer.error
         return None if answer.error is not None else True
 
-    seen, waited = yield from until(look)
+    seen, waited = yield from until(attempt)
     if scene.first_run_refused:
         return different(f"at first CreateRun is refused: {scene.first_run_refused}")
     if not seen:
@@ -67,44 +67,44 @@ def new_experiment(scene: Scene) -> Flow[Finding]:
 
 @assumption(
     "Which characters may a label have?",
-    assumed="All but `=` and `,`, in 128 bytes. Others are refused before a request.",
-    setting="Name labels without what PAI refuses.",
+    assumed="All but `=` and `,`, in 128 bytes. The client refuses others before a request.",
+    setting="Use labels that PAI accepts.",
 )
 def label_characters(scene: Scene) -> Flow[Finding]:
-    """Set labels of each kind, and see whether they come back as they were."""
+    """Set labels of each kind, and check that they come back unchanged."""
     *_, run, _ = yield from scene.runs()
 
-    def taken(labels: dict[str, str]) -> Flow[bool]:
+    def accepted(labels: dict[str, str]) -> Flow[bool]:
         request = write("PUT", "UpdateRun", path("runs", run.run_id), {"Labels": pairs(labels)})
         answer = yield from scene.ask(request, Acknowledgement)
         return answer.error is None
 
     more = []
     for kind, (key, value) in MORE_LABELS.items():
-        if (yield from taken({key: value})):
+        if (yield from accepted({key: value})):
             more.append(kind)
     wanted = dict(LABELS.values())
-    if not (yield from taken(wanted)):
+    if not (yield from accepted(wanted)):
         refused = []
         for kind, (key, value) in LABELS.items():
-            if not (yield from taken({key: value})):
+            if not (yield from accepted({key: value})):
                 refused.append(kind)
         return different(f"refused: {', '.join(refused) or 'only several together'}")
 
-    def look(wait: float) -> Flow[bool | None]:
+    def attempt(wait: float) -> Flow[bool | None]:
         answer = yield from scene.get_run(run.run_id, wait=wait)
         return True if wanted.items() <= answer.must().labels.items() else None
 
-    kept, _ = yield from until(look)
+    kept, _ = yield from until(attempt)
     if not kept:
         return different("some labels come back changed, or not at all")
-    return as_assumed("; ".join([f"taken: {', '.join(LABELS)}", *[f"even {kind}" for kind in more]]))
+    return as_assumed("; ".join([f"accepted: {', '.join(LABELS)}", *[f"even {kind}" for kind in more]]))
 
 
 @assumption(
     "Does `UpdateRun` merge labels and params, or replace them?",
-    assumed="Nothing: `set_run_labels` reads first and sends the whole set.",
-    setting="`update_run` sends what it is given.",
+    assumed="Either: `set_run_labels` reads first and sends the whole set.",
+    setting="`update_run` sends only what it is given.",
 )
 def update_run(scene: Scene) -> Flow[Finding]:
     """Change one of two labels and one of two params."""
@@ -112,20 +112,20 @@ def update_run(scene: Scene) -> Flow[Finding]:
     run_id = yield from scene.make_run("updated", labels=before, params=before)
     yield from scene.do(api.update_run(run_id, labels=after, params=after))
 
-    def look(wait: float) -> Flow[MaybeRun | None]:
+    def attempt(wait: float) -> Flow[MaybeRun | None]:
         run = (yield from scene.get_run(run_id, wait=wait)).must()
         return run if run.labels.get("changed") == run.params.get("changed") == "2" else None
 
-    run, waited = yield from until(look)
+    run, waited = yield from until(attempt)
     if run is None:
-        return different(f"neither: what UpdateRun sends does not show after {waited:.0f} s")
+        return different(f"neither: GetRun does not show the change after {waited:.0f} s")
     labels, params = ("merged" if "kept" in held else "replaced" for held in (run.labels, run.params))
     return as_assumed(f"labels are {labels}, params are {params}")
 
 
 @assumption(
     "Is a label that was set later found by `ListRuns`?",
-    assumed="Yes; nothing relies on creation time alone.",
+    assumed="Yes: no wait relies on creation times alone.",
     setting="Label runs when they are created.",
 )
 def late_labels(scene: Scene) -> Flow[Finding]:
@@ -133,13 +133,13 @@ def late_labels(scene: Scene) -> Flow[Finding]:
     other, *_, run = yield from scene.runs()
     yield from scene.do(api.update_run(run.run_id, labels={"late": scene.mark}))
 
-    def look(wait: float) -> Flow[bool | None]:
+    def attempt(wait: float) -> Flow[bool | None]:
         listing = (yield from scene.listing({"Labels": f"late:{scene.mark}"}, wait=wait)).must()
         if other.run_id in listing.ids:
             raise NotDecidable("runs without the label are found too: see label_filter")
         return True if run.run_id in listing.ids else None
 
-    found, waited = yield from until(look)
+    found, waited = yield from until(attempt)
     if not found:
         return different(f"not found after {waited:.0f} s")
     return as_assumed(f"found after {waited:.0f} s" if waited else "found at once")
@@ -152,24 +152,24 @@ def _log(scene: Scene, run_id: str, metric: dict[str, Any]) -> Flow[Answer[Ackno
 
 
 def _logged(scene: Scene, run_id: str, key: str) -> Flow[tuple[dict[str, Any], Answer[MaybeRun]]]:
-    """Return a metric as GetRun writes it, and that answer."""
+    """Return a metric as GetRun shows it, and GetRun's answer."""
 
-    def look(wait: float) -> Flow[tuple[dict[str, Any], Answer[MaybeRun]] | None]:
+    def attempt(wait: float) -> Flow[tuple[dict[str, Any], Answer[MaybeRun]] | None]:
         answer = yield from scene.get_run(run_id, wait=wait)
         answer.must()
         metrics = answer.fields.get("Metrics") or []
         return next(((metric, answer) for metric in metrics if metric.get("Key") == key), None)
 
-    found, waited = yield from until(look)
+    found, waited = yield from until(attempt)
     if found is None:
-        raise NotDecidable(f"PAI took the metric, and does not show it after {waited:.0f} s")
+        raise NotDecidable(f"PAI accepted the metric but does not show it after {waited:.0f} s")
     return found
 
 
 @assumption(
-    "How does NaN travel?",
-    assumed="As a bare word, as text, or as null. Refused when logging, since JSON has no NaN.",
-    setting="Log finite values only: a gate would take what is shown for the value.",
+    "How does PAI send NaN?",
+    assumed="As a bare word, as text, or as null. The client refuses to log it, since JSON has no NaN.",
+    setting="Log finite values only: a gate would use the value that PAI shows instead.",
 )
 def nan(scene: Scene) -> Flow[Finding]:
     """Log NaN as text, as other clients may, and read it back."""
@@ -187,8 +187,8 @@ def nan(scene: Scene) -> Flow[Finding]:
 
 @assumption(
     "What unit has a metric's `Timestamp`?",
-    assumed="Nothing: passed on as it is given; left out by default.",
-    setting="Where PAI gives none by itself: `log_run_metrics(timestamp=…)`.",
+    assumed="Any: the client sends it unchanged, and leaves it out by default.",
+    setting="If PAI adds none by itself: `log_run_metrics(timestamp=…)`.",
 )
 def metric_timestamp(scene: Scene) -> Flow[Finding]:
     """Log a metric without a time, and compare what comes back with PAI's clock."""
@@ -196,12 +196,12 @@ def metric_timestamp(scene: Scene) -> Flow[Finding]:
     answer = yield from _log(scene, run.run_id, {"Key": "timed", "Value": 1.5})
     if answer.error is not None:
         return different(f"a metric without one is refused: {answer.refusal}")
-    metric, shown = yield from _logged(scene, run.run_id, "timed")
+    metric, read = yield from _logged(scene, run.run_id, "timed")
     timestamp = metric.get("Timestamp")
     if not timestamp:
-        return different(f"PAI gives none by itself: {timestamp!r}")
-    date = shown.response.date
-    now = date.timestamp() if date is not None else shown.response.received_at
+        return different(f"PAI adds none by itself: {timestamp!r}")
+    date = read.response.date
+    now = date.timestamp() if date is not None else read.response.received_at
     units = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
     day = 86_400
     unit = next((name for name, per in units.items() if abs(timestamp / per - now) < day), None)

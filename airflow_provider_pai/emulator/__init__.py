@@ -1,13 +1,13 @@
 """A local PAI AIWorkSpace to test against: `python -m airflow_provider_pai.emulator`, or `PaiEmulator`.
 
 It is written from the vendor's specification and imports nothing of the provider, so that client and
-emulator cannot share a mistake. A request goes this way::
+emulator cannot share a mistake. A request passes through these modules::
 
-    server  a thread and a port          PaiEmulator, and its command line in __main__
-    wire    record, faults, signature    faults, signature; control serves other processes
-    routes  which operation              runs, experiments; parameters and paging read the request
-    account what a test or a call does   records, clock
-    state   SQLite                       listing, the index of ListRuns
+    server   a thread and a port                   PaiEmulator; __main__ has the command line
+    wire     records it, applies faults, verifies  faults, signature; control serves other processes
+    routes   finds the operation                   runs, experiments; parameters and paging read the request
+    account  carries it out                        records, clock
+    state    SQLite                                listing, the index of ListRuns
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from .server import PaiEmulator
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_pai.emulator",
         description="Serve a local PAI AIWorkSpace on 127.0.0.1.",

@@ -1,6 +1,6 @@
-"""What one Alibaba Cloud account holds: workspaces, experiments and runs, as a test arranges them.
+"""The contents of one Alibaba Cloud account: workspaces, experiments and runs, as a test arranges them.
 
-Nothing is validated here: a test may store what the API would refuse. Validation is the API's.
+This module validates nothing: a test may store what the API would refuse. The operations validate.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _IMPLIED_EXPERIMENT = "experiments"
 
 
 class Account:
-    """Workspaces, experiments and runs. Every method is safe to call from any thread.
+    """Workspaces, experiments and runs. Any thread may call every method.
 
     A new account has two workspaces: "145883", the default, and "145884".
     """
@@ -41,7 +41,7 @@ class Account:
         return next(str(body["WorkspaceId"]) for body in self.state.workspaces() if body["IsDefault"])
 
     def add_workspace(self, name: str, *, workspace_id: str | None = None, is_default: bool = False) -> str:
-        """Add a workspace and return its id; ids are digits."""
+        """Add a workspace and return its id, which has digits only."""
         if workspace_id is None:
             taken = {workspace["WorkspaceId"] for workspace in self.state.workspaces()}
             drawn = iter(lambda: str(200000 + secrets.randbelow(700000)), "")
@@ -72,7 +72,7 @@ class Account:
         artifact_uri: str = "",
         labels: dict[str, str] | None = None,
     ) -> str:
-        """Add an experiment and return its id; the default workspace is meant when none is named."""
+        """Add an experiment and return its id. Without a workspace it goes to the default one."""
         experiment_id = _new_id("exp")
         now = self.clock.iso()
         body = {
@@ -95,7 +95,7 @@ class Account:
     def label_experiment(self, experiment_id: str, labels: dict[str, str]) -> None:
         """Set `labels` on an experiment and keep its others.
 
-        :raises PaiError: like the two below, when the experiment does not exist.
+        :raises PaiError: the experiment does not exist. The two methods below raise it too.
         """
         self.edit_experiment(experiment_id, lambda body: _set_labels(body, labels, body["GmtModifiedTime"]))
 
@@ -129,8 +129,8 @@ class Account:
     ) -> str:
         """Add a run and return its id.
 
-        :param experiment_id: without one, an experiment of the workspace is used, made if need be.
-        :param gmt_create_time: ISO 8601 or a datetime; now when absent.
+        :param experiment_id: by default an experiment of the workspace, which is created if necessary.
+        :param gmt_create_time: ISO 8601 or a datetime; by default now.
         """
         (run_id,) = self.add_runs(
             1,
@@ -162,8 +162,8 @@ class Account:
     ) -> list[str]:
         """Add `n` runs in one transaction and return their ids.
 
-        What may be a function is called with the index of the run, 0 to n - 1. Creation times are a
-        millisecond apart and end now, unless `gmt_create_time` says otherwise.
+        A parameter that is a function is called with the index of each run, 0 to n - 1. By default the
+        creation times are a millisecond apart, and the last one is now.
         """
         experiment_id, workspace_id = self._home(experiment_id, workspace_id)
         now = self.clock.now()
@@ -171,8 +171,8 @@ class Account:
 
         def runs() -> Iterator[Run]:
             for index, run_id in enumerate(run_ids):
-                wished = _at(gmt_create_time, index)
-                created = iso(from_iso(wished) if wished else now - (n - 1 - index) / 1000)
+                given = _at(gmt_create_time, index)
+                created = iso(from_iso(given) if given else now - (n - 1 - index) / 1000)
                 run = Run(
                     run_id=run_id,
                     workspace_id=workspace_id,
@@ -199,12 +199,12 @@ class Account:
     def label_run(self, run_id: str, labels: dict[str, str]) -> None:
         """Set `labels` on a run and keep its others.
 
-        :raises PaiError: like the methods below, when the run does not exist.
+        :raises PaiError: the run does not exist. The methods below raise it too.
         """
         self.edit_run(run_id, lambda run: run.label(labels, run.modified))
 
     def unlabel_run(self, run_id: str, key: str) -> None:
-        """Take a label off a run; one it does not carry is no error."""
+        """Remove a label from a run. A label that it does not carry is not an error."""
         self.edit_run(run_id, lambda run: run.labels.pop(key, None))
 
     def measure_run(self, run_id: str, metrics: dict[str, float], *, step: int | None = None) -> None:
@@ -239,7 +239,7 @@ class Account:
             raise not_found("Run", run_id)
 
     def runs(self) -> list[dict[str, Any]]:
-        """What is stored, in the order of insertion, under PAI's names.
+        """The stored runs, in the order of insertion, under PAI's field names.
 
         `Labels`, `Params` and `Metrics` are dicts here (key to value), which are easier to compare.
         """

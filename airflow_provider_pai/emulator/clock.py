@@ -1,4 +1,4 @@
-"""The emulator's clock: it can be moved, so that skew and expiry can be tested without waiting."""
+"""The emulator's clock. Tests can move it, to test skew and expiry without waiting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Clock:
         self.offset = 0.0
 
     def now(self) -> float:
-        """Unix time in seconds, as the emulator sees it."""
+        """Unix time in seconds on the emulator's clock."""
         return time.time() + self.offset
 
     def iso(self) -> str:
@@ -28,9 +28,9 @@ def iso(unix_time: float) -> str:
 
 
 def from_iso(time: str | datetime) -> float:
-    """Read an ISO 8601 time, or a datetime, as seconds since 1970; without an offset it is UTC.
+    """Read an ISO 8601 time, or a datetime, as seconds since 1970. Without an offset it is UTC.
 
-    :raises ValueError: when it is no such time.
+    :raises ValueError: the text is not such a time.
     """
     text = time.isoformat() if isinstance(time, datetime) else time
     # Before Python 3.11, fromisoformat does not know the letter Z.

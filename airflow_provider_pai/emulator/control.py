@@ -1,15 +1,16 @@
-"""The emulator's own endpoints, for tests in another process. Unsigned; the server is on loopback only.
+"""The emulator's own endpoints, for tests in another process. They need no signature, since the server
+listens on loopback only.
 
 ====== ========================== ==========================================================
 method path                       meaning
 ====== ========================== ==========================================================
 POST   `/_emulator/faults`        add faults: a JSON list of `Fault` fields
-DELETE `/_emulator/faults`        forget all faults
-GET    `/_emulator/quirks`        the quirks as they are
+DELETE `/_emulator/faults`        remove all faults
+GET    `/_emulator/quirks`        the current quirks
 PATCH  `/_emulator/quirks`        set some: `{"page_token": "index"}`; answers with all
 GET    `/_emulator/requests`      `{"counts": {action: n}, "busiest": {action: the most in any
                                   3 seconds}, "requests": [the last 1000]}`
-DELETE `/_emulator/requests`      empty that record
+DELETE `/_emulator/requests`      clear the record of requests
 PATCH  `/_emulator/credentials`   `{"accept": [{"access_key_id": …, "access_key_secret": …,
                                   "security_token": …, "expires_at": unix time,
                                   "bearer_token": …}], "revoke": [id], "clock_offset": s}`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class PaiError(Exception):
-    """A refusal as PAI words it: HTTP `status`, `code` and `message` (FACTS, section 4)."""
+    """A refusal as PAI sends it: HTTP `status`, `code` and `message`."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(f"{status} {code}: {message}")
@@ -14,14 +14,13 @@ class PaiError(Exception):
 
 
 def invalid(name: str, reason: str) -> PaiError:
-    """Refuse the parameter `name`, saying why.
+    """Return the refusal of the parameter `name`, with the reason.
 
-    The real service's codes for wrong parameters are not published; one code that names the
-    parameter stands for all of them.
+    PAI's codes for wrong parameters are not documented: the emulator has one code for all of them.
     """
     return PaiError(400, "InvalidParameter", f"The parameter {name} is not valid: {reason}.")
 
 
 def not_found(noun: str, identity: str) -> PaiError:
-    """Say that the workspace, experiment or run `identity` does not exist."""
+    """Return the refusal for a workspace, experiment or run that does not exist."""
     return PaiError(404, f"{noun}NotFound", f"{noun} {identity!r} does not exist.")

@@ -1,4 +1,4 @@
-"""The operations on experiments and workspaces (FACTS, section 6; the official SDK's models)."""
+"""The operations on experiments and workspaces, after the vendor's API pages and its SDK's models."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def create_experiment(service: Service, call: Call) -> str:
 
 @operation("GET", "experiments/{ExperimentId}")
 def get_experiment(service: Service, call: Call) -> str:
-    """GetExperiment; with Verbose it tells the LatestRun."""
+    """GetExperiment; with Verbose the answer has the LatestRun."""
     experiment_id, verbose = call.path["ExperimentId"], call.query.boolean("Verbose")
     if service.hidden_experiments.get(experiment_id, 0) > 0:
         service.hidden_experiments[experiment_id] -= 1
@@ -58,7 +58,7 @@ def _experiment(service: Service, call: Call, body: dict[str, Any], verbose: boo
 
 @operation("PUT", "experiments/{ExperimentId}")
 def update_experiment(service: Service, call: Call) -> str:
-    """UpdateExperiment: what the body does not name stays."""
+    """UpdateExperiment: fields that the body does not name stay as they are."""
     name, accessibility = call.body.name(), call.body.choice("Accessibility", ACCESSIBILITIES)
 
     def edit(body: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ def update_experiment(service: Service, call: Call) -> str:
 
 @operation("DELETE", "experiments/{ExperimentId}")
 def delete_experiment(service: Service, call: Call) -> str:
-    """DeleteExperiment; whether its runs go with it the documentation leaves open."""
+    """DeleteExperiment. The documentation does not say whether it deletes the experiment's runs too."""
     experiment_id = call.path["ExperimentId"]
     refused = service.quirks.experiment_with_runs == "refused"
     if refused and service.account.state.latest_run(experiment_id) is not None:
@@ -94,7 +94,7 @@ def list_experiment(service: Service, call: Call) -> str:
         if (body["Name"] == name if name and exactly else name in body["Name"])
         and labels <= {(entry["Key"], entry["Value"]) for entry in body["Labels"]}
     ]
-    # Sorting is stable, so that insertion order breaks ties in the direction of the first field.
+    # Sorting is stable, so insertion order breaks ties in the direction of the first field.
     if order[0].descending:
         found.reverse()
     for column, descending in reversed(order):
@@ -137,7 +137,7 @@ def set_experiment_labels(service: Service, call: Call) -> str:
 
 @operation("DELETE", "experiments/{ExperimentId}/labels/{Key}")
 def delete_experiment_label(service: Service, call: Call) -> str:
-    """DeleteExperimentLabel; a label that is not there is no error."""
+    """DeleteExperimentLabel. A label that is not there is not an error."""
 
     def edit(body: dict[str, Any]) -> None:
         body["Labels"] = [entry for entry in body["Labels"] if entry["Key"] != call.path["Key"]]
@@ -171,10 +171,10 @@ def list_workspaces(service: Service, call: Call) -> str:
 
 @operation("GET", "defaultWorkspaces")
 def get_default_workspace(service: Service, call: Call) -> str:
-    """GetDefaultWorkspace; with Verbose it tells the Conditions of its creation."""
+    """GetDefaultWorkspace; with Verbose the answer has the Conditions of its creation."""
     wanted = service.account.workspace_id
     (body,) = (body for body in service.account.state.workspaces() if body["WorkspaceId"] == wanted)
-    body.pop("IsDefault")  # the official model has it in ListWorkspaces alone
+    body.pop("IsDefault")  # the official SDK has it in ListWorkspaces only
     body["Owner"] = {"UserId": body["Creator"], "UserKp": body["Creator"], "UserName": "emulator"}
     if call.query.boolean("Verbose"):
         body["Conditions"] = [{"Code": 200, "Message": "", "Type": "ENABLED"}]

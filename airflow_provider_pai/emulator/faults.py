@@ -1,4 +1,4 @@
-"""Quirks (how this PAI behaves where its documentation is silent) and faults (what goes wrong on demand)."""
+"""Quirks: how this PAI behaves where the documentation is silent. Faults: what goes wrong on demand."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ LONGEST = 120.0  # seconds that any fault may hold a connection
 
 @dataclass
 class Quirks:
-    """The open assumptions of FACTS, each a setting; assign to a field at any time.
+    """What PAI's documentation leaves open, each as a setting; see docs/fidelity.md.
 
-    A value outside a field's choices raises ValueError, an unknown field AttributeError.
+    Assign to a field at any time. A value outside a field's choices raises ValueError, an unknown field
+    AttributeError.
     """
 
     page_token: Literal["offset", "index", "repeated"] = "offset"
-    """What NextPageToken counts: runs, or pages; or it never moves on from the second page."""
+    """What NextPageToken counts: runs or pages; or it always names the second page."""
     token_type: Literal["integer", "string"] = "integer"
     """How NextPageToken is written; the spec says integer."""
     last_token: Literal["0", "absent", "null"] = "0"
@@ -26,15 +27,15 @@ class Quirks:
     empty_pages: Literal["never", "between", "last"] = "never"
     """Pages without entries but with a token: between any two pages, or one after the last entry."""
     total_count: Literal["given", "absent"] = "given"
-    """Whether lists tell TotalCount, which the spec calls optional."""
+    """Whether lists have TotalCount, which the spec calls optional."""
     max_results: int = 100
-    """The largest MaxResults or PageSize honoured."""
+    """The largest MaxResults or PageSize that is allowed."""
     max_results_rule: Literal["clamp", "refuse"] = "clamp"
     """What happens to a larger one: fewer results, or an error 400."""
     update_labels: Literal["replace", "merge"] = "replace"
     """What UpdateRun does with Labels and Params that it does not name."""
     label_characters: Literal["documented", "narrow", "any"] = "documented"
-    """What a label may hold: all but `=` and `,` in 128 bytes; only `A-Za-z0-9_.-`; or anything."""
+    """Which labels are allowed: all but `=` and `,` in 128 bytes; only `A-Za-z0-9_.-`; or any."""
     late_labels: Literal["found", "lost"] = "found"
     """Whether ListRuns finds a run by a label that was set after the run was created."""
     name_match: Literal["exact", "fuzzy", "never"] = "exact"
@@ -42,29 +43,31 @@ class Quirks:
     labels_filter: Literal["exact", "ignored"] = "exact"
     """Whether ListRuns honours Labels."""
     label_split: Literal["first", "last"] = "first"
-    """Which colon of `a:b:c` parts key and value in the Labels filter."""
+    """Which colon of `a:b:c` separates key and value in the Labels filter."""
     created_filter: Literal["exact", "since", "prefix", "ignored"] = "exact"
     """How the GmtCreateTime filter compares."""
     order: Literal["honoured", "ignored", "by_name"] = "honoured"
-    """Whether lists honour OrderBy, SortBy and Order; if not, the default order stays, or it is by name."""
+    """Whether lists honour OrderBy, SortBy and Order; else they keep the default order, or sort by name."""
     verbose: Literal["honoured", "always", "never"] = "honoured"
-    """Whether ListRuns tells labels, params and metrics: as Verbose says, always, or never."""
+    """When ListRuns returns labels, params and metrics: as Verbose says, always, or never."""
     default_workspace: Literal["meant", "required"] = "meant"
-    """What ListRuns does where no workspace is named: it means the default one, or is an error 400."""
+    """What ListRuns does without a workspace: it uses the default one, or answers with an error 400."""
     missing_run: Literal["404", "200", "500"] = "404"
-    """How GetRun answers for a missing run: an error, a body without Name, or a server's error [tf]."""
+    """How GetRun answers for a missing run: an error 404, a body without Name, or an error 500. The vendor's
+    Terraform provider handles the last two."""
     hidden_experiment: int = 0
-    """How many GetExperiment requests after CreateExperiment say NotFoundErrorProblem [tf]."""
+    """How many GetExperiment requests after CreateExperiment fail with NotFoundErrorProblem. The vendor's
+    Terraform provider waits for up to a minute."""
     experiment_with_runs: Literal["deleted", "refused"] = "deleted"
-    """What DeleteExperiment does where there are still runs: they go with it, or it is an error 400."""
+    """What DeleteExperiment does if there are still runs: it deletes them, or answers with an error 400."""
     error_body: Literal["camel", "lower", "xml", "nested"] = "camel"
-    """Error bodies: `Code`, `code`, XML `<Error>`, or `code` within an `error`, which no page tells of."""
+    """Error bodies: `Code`, `code`, XML `<Error>`, or `code` within an `error`, which is not documented."""
     throttle_status: Literal[400, 429] = 400
     """The HTTP status of throttling."""
     non_finite: Literal["string", "null", "literal", "zero"] = "string"
     """How a metric's NaN is written: `"NaN"`, `null`, a bare `NaN`, which is not JSON, or as `0`."""
     metric_timestamp: Literal["milliseconds", "seconds", "zero"] = "milliseconds"
-    """What a metric gets that was logged without a Timestamp: the time in some unit, or 0."""
+    """The Timestamp of a metric that was logged without one: the time in some unit, or 0."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _QUIRK_TYPES:
@@ -99,9 +102,9 @@ class Fault:
     `server_error` a JSON error of the server                     status (503), code, message
     `error`        any error                                      status (403), code, message
     `html`         an HTML page                                   status (502)
-    `body`         these very bytes                               body, status (200), content_type
+    `body`         exactly these bytes                            body, status (200), content_type
     `reset`        the connection is reset before the operation
-    `reset_after`  the operation is carried out, then a reset
+    `reset_after`  the operation is carried out, then reset
     `truncate`     half the answer, then the connection closes
     `slow`         the answer comes late                          delay in seconds
     `drip`         the answer comes byte by byte                  delay in seconds between bytes
@@ -109,12 +112,12 @@ class Fault:
     `insert_run`   before the answer a run is added               run: arguments of `add_run`
     `delete_run`   before the answer a run is deleted             run_id
     `label_run`    before the answer a run is labelled            run_id, labels
-    `unlabel_run`  before the answer a label is taken off         run_id, key
+    `unlabel_run`  before the answer a label is removed           run_id, key
     ============== ============================================== ================================
 
-    The first six answer instead of the operation, unsigned requests too. The next five let it be
-    carried out. The last four come on top: a request may meet several of them and one of the others.
-    `times=None` lasts until the faults are cleared. Nothing holds a connection longer than 120 s.
+    The first six answer in place of the operation, also to unsigned requests. With the next five the
+    operation is carried out. The last four are extra: a request may get several of them and one of the
+    others. `times=None` lasts until the faults are cleared. No fault holds a connection longer than 120 s.
     """
 
     kind: str
@@ -144,24 +147,24 @@ class Fault:
 
 
 class FaultPlan:
-    """The faults that are still to come."""
+    """The faults that have not happened yet."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Append copies of faults; of those that fit a request the earliest added comes first."""
+        """Append copies of faults. If several fit a request, the one added first happens first."""
         with self._lock:
             self._faults.extend(replace(fault) for fault in faults)
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def due(self, action: str | None) -> tuple[list[Fault], Fault | None]:
-        """Take what is due for a request of `action`: the changes, and at most one other fault."""
+        """Take the faults that are due for a request of `action`: all changes, and at most one other."""
         changes: list[Fault] = []
         chosen: Fault | None = None
         with self._lock:

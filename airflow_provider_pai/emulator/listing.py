@@ -1,7 +1,7 @@
-"""The index that ListRuns is answered from.
+"""The index from which ListRuns is answered.
 
-One row per run and label, and one per run under the empty label, each holding whatever can be
-filtered or sorted by: the runs of a label, in order, are one range of the index, at any offset.
+It has a row for each run and label, and one for each run under the empty label. A row holds every column that
+can be filtered or sorted by, so that the runs of a label, in order, are one range of the index.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Condition(NamedTuple):
 
 
 class RunSearch(NamedTuple):
-    """What ListRuns asks for, apart from the page; labels are `(key, value)`, and all must match."""
+    """A ListRuns query without its page. Labels are `(key, value)`, and a run must carry all of them."""
 
     workspace_id: str
     order: tuple[Order, ...]
@@ -61,14 +61,14 @@ Row = tuple[str, str, str, int, str, str, str, str]
 
 
 def rows(seq: int, run: Run) -> list[Row]:
-    """The rows of the run stored as `seq`."""
+    """The index rows of the run stored as `seq`."""
     labels = ["", *(_label((key, label.value)) for key, label in run.labels.items())]
     rest = (run.created, seq, run.name, run.experiment_id, run.source_type, run.source_id)
     return [(run.workspace_id, label, *rest) for label in labels]
 
 
 class Listing:
-    """The index in `db`; its user holds the lock and the transaction."""
+    """The index in `db`. The caller holds the lock and the transaction."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -76,13 +76,13 @@ class Listing:
         self._answers: dict[RunSearch, array[int]] = {}
 
     def add(self, new: Iterable[Row]) -> None:
-        """Index new rows; sorted, they go in twice as fast."""
+        """Add rows to the index, sorted: that is twice as fast."""
         ordered = sorted(new)
         self._db.executemany("INSERT INTO listing VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ordered)
         self._changed(ordered, 1)
 
     def remove(self, gone: Iterable[Row]) -> None:
-        """Take rows out of the index."""
+        """Remove rows from the index."""
         ordered = sorted(gone)
         self._db.executemany(
             "DELETE FROM listing WHERE workspace_id = ? AND label = ? AND created = ? AND seq = ?",
@@ -91,21 +91,21 @@ class Listing:
         self._changed(ordered, -1)
 
     def forget(self) -> None:
-        """Drop what is remembered, as after a rollback."""
+        """Drop all cached sizes and answers, as after a rollback."""
         self._sizes.clear()
         self._answers.clear()
 
     def page(self, search: RunSearch, offset: int, limit: int) -> tuple[list[int], int]:
-        """The runs (their `seq`) at `offset` of what `search` finds, and how many it finds."""
+        """A page of the runs that `search` finds, as their `seq`, and how many runs it finds."""
         by_time = len(search.order) == 1 and search.order[0].column == "created"
         if len(search.labels) > 1 or search.conditions or not by_time:
-            # No single index range holds this answer: finding it costs the same for any page.
+            # No single index range holds this answer, so every page of it costs the same.
             answer = self._answer(search)
             return answer[offset : offset + limit].tolist(), len(answer)
         total = self._size(search.workspace_id, _label(*search.labels))
         if offset <= total // 2:
             return self._slice(search, offset, limit), total
-        # SQLite walks to an offset row by row: the far half is reached sooner from the other end.
+        # SQLite steps to an offset row by row, so the far half is read from the other end.
         end = max(total - offset, 0)
         length = min(limit, end)
         backwards = search._replace(order=(Order("created", not search.order[0].descending),))
@@ -125,7 +125,7 @@ class Listing:
 
     def _select(self, search: RunSearch) -> tuple[str, list[str]]:
         workspace_id = search.workspace_id
-        # The rarest label leads; the others are looked up for its rows alone.
+        # The rarest label comes first; the others are looked up only for its rows.
         labels = sorted(map(_label, search.labels), key=lambda label: self._size(workspace_id, label))
         values = [workspace_id, labels[0] if labels else ""]
         clauses = ["workspace_id = ? AND label = ?"]
@@ -138,7 +138,7 @@ class Listing:
         for condition in search.conditions:
             clauses.append(_COMPARISONS[condition.comparison].format(condition.column))
             values.append(condition.value)
-        # Insertion order breaks ties in the direction of the first field: the order is total.
+        # Insertion order breaks ties, in the direction of the first field, so that the order is total.
         terms = [*search.order, Order("seq", search.order[0].descending)]
         order = ", ".join(f"{column} {'DESC' if descending else 'ASC'}" for column, descending in terms)
         return f"SELECT seq FROM listing WHERE {' AND '.join(clauses)} ORDER BY {order}", values
@@ -159,5 +159,5 @@ class Listing:
 
 
 def _label(*pair: tuple[str, str]) -> str:
-    # Key and value as one text, parted by what no label holds; of no label, the empty text.
+    # Key and value as one text, with a separator that no label holds; without a label, the empty text.
     return "\x1f".join(pair[0]) if pair else ""

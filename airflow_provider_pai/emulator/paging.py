@@ -13,7 +13,7 @@ from .parameters import Query
 
 @dataclass(frozen=True)
 class Page:
-    """A part of a result: `limit` entries from `offset`; `blank` when it is answered without any."""
+    """A part of a result: `limit` entries from `offset`, or none of them if `blank`."""
 
     offset: int
     limit: int
@@ -21,7 +21,7 @@ class Page:
     _quirks: Quirks
 
     def envelope(self, total: int) -> dict[str, Any]:
-        """TotalCount and NextPageToken as the quirks have them, for `total` entries in all."""
+        """TotalCount and NextPageToken as the quirks say, for `total` entries."""
         fields: dict[str, Any] = {}
         if self._quirks.total_count == "given":
             fields["TotalCount"] = total
@@ -43,18 +43,18 @@ class Page:
             return self.limit
         position = following // self.limit if self._quirks.page_token == "index" else following
         if self._quirks.empty_pages == "between":
-            # Odd tokens stand for the empty page before the entries that the next even one means.
+            # An odd token stands for the empty page before the entries of the next even token.
             return 2 * position - (not self.blank)
         return position
 
 
 def read_page(query: Query, quirks: Quirks, default_size: int = 10) -> Page:
-    """Read which page is asked for. Given both ways at once, the token wins; the spec does not say."""
+    """Read which page the request asks for. The token wins over a number; the spec does not say."""
     token = query.integer("PageToken", least=0)
     by_token = query.integer("MaxResults", least=1)
     number = query.integer("PageNumber", least=1)
     by_number = query.integer("PageSize", least=1)
-    limit = _honoured(by_token or by_number or default_size, quirks)
+    limit = _allowed(by_token or by_number or default_size, quirks)
     if token is None and by_token is None and (number or by_number):
         return Page(((number or 1) - 1) * limit, limit, False, quirks)
     position, blank = token or 0, False
@@ -63,7 +63,7 @@ def read_page(query: Query, quirks: Quirks, default_size: int = 10) -> Page:
     return Page(position * limit if quirks.page_token == "index" else position, limit, blank, quirks)
 
 
-def _honoured(size: int, quirks: Quirks) -> int:
+def _allowed(size: int, quirks: Quirks) -> int:
     if size > quirks.max_results and quirks.max_results_rule == "refuse":
         raise invalid("MaxResults", f"{size} is more than {quirks.max_results}")
     return min(size, quirks.max_results)
@@ -72,7 +72,7 @@ def _honoured(size: int, quirks: Quirks) -> int:
 def read_order(query: Query, columns: dict[str, str], quirks: Quirks) -> tuple[Order, ...]:
     """Read OrderBy, or else SortBy and Order; `columns` gives the column of each field.
 
-    OrderBy's directions default to ASC, while Order defaults to DESC and SortBy to GmtCreateTime [spec].
+    By the ListRuns page OrderBy's directions default to ASC, Order to DESC, and SortBy to GmtCreateTime.
     """
     order = query.choice("Order", ("ASC", "DESC"), "DESC")
     sort_by = query.choice("SortBy", tuple(columns), "GmtCreateTime")

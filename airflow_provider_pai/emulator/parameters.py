@@ -1,4 +1,4 @@
-"""What a request says, read strictly: every parameter has a type, and a wrong one is refused by name."""
+"""Read the parameters of a request strictly: each has a type, and a wrong value is refused with its name."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Query:
         self._values = values
 
     def text(self, name: str) -> str | None:
-        """The parameter as it is."""
+        """The parameter as text."""
         return self._values.get(name) or None
 
     def required(self, name: str) -> str:
-        """The parameter, which must be there."""
+        """The parameter, which must be given."""
         value = self.text(name)
         if value is None:
             raise invalid(name, "it is required")
         return value
 
     def items(self, name: str) -> list[str]:
-        """The parts of a parameter that is a list with commas."""
+        """The items of a parameter that is a comma-separated list."""
         value = self.text(name)
         return value.split(",") if value else []
 
@@ -50,7 +50,7 @@ class Query:
         return int(value)
 
     def boolean(self, name: str) -> bool:
-        """A flag, false when absent; the Python SDK writes True, the documentation true."""
+        """A flag, false if absent. The Python SDK writes True, the documentation true."""
         value = self.text(name)
         if value not in (None, "true", "false", "True", "False"):
             raise invalid(name, f"{value!r} is neither true nor false")
@@ -93,14 +93,14 @@ class Body:
         return value
 
     def required(self, name: str) -> str:
-        """A string that must be there and not be empty."""
+        """A string that must be given and not be empty."""
         value = self.text(name)
         if not value:
             raise invalid(name, "it is required")
         return value
 
     def name(self) -> str | None:
-        """The name of a run or an experiment; an empty one counts as absent."""
+        """The name of a run or an experiment. An empty one counts as absent."""
         value = self.text("Name")
         if value and not _NAME.fullmatch(value):
             raise invalid(
@@ -118,7 +118,7 @@ class Body:
     def labels(self, characters: str) -> dict[str, str] | None:
         """`Labels`: a list of `{"Key", "Value"}`; `characters` is the quirk `label_characters`.
 
-        At most 128 bytes each, without `=` and `,` [doc].
+        By the vendor's page on tagging, keys and values have at most 128 bytes, without `=` and `,`.
         """
         labels = self._pairs("Labels")
         if characters == "any":
@@ -180,7 +180,7 @@ def _key(name: str, entry: dict[str, Any]) -> str:
 
 
 def _number(value: object) -> float:
-    # Python's JSON spells NaN bare, Java's as a string: both are numbers here.
+    # Python writes NaN as a bare word, Java as a string: both are numbers here.
     if value in ("NaN", "Infinity", "-Infinity"):
         return float(str(value))
     if isinstance(value, bool) or not isinstance(value, (int, float)):

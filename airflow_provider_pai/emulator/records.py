@@ -1,4 +1,4 @@
-"""What is stored of a run: its JSON as PAI writes it, rendered once, so that a page is a join of strings."""
+"""A stored run: its JSON as PAI writes it, rendered once, so that a page is a join of strings."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class Metric(NamedTuple):
     timestamp: int
 
     def entry(self) -> dict[str, Any]:
-        """Render as the spec does; NaN and infinities are words here, see `spell_non_finite`."""
+        """Render as the spec does. NaN and infinities are words here, see `spell_non_finite`."""
         value = self.value if math.isfinite(self.value) else dumps_non_finite(self.value)
         return {"Value": value, "Step": self.step, "Timestamp": self.timestamp, "Key": self.key}
 
 
 def dumps_non_finite(value: float) -> str:
-    """Spell a float that JSON has no number for."""
+    """Return the word for a float that JSON cannot write as a number."""
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 @dataclass
 class Run:
-    """A run as stored; `metrics` holds the last value of each key, times are ISO."""
+    """A stored run. `metrics` holds the last value of each key; times are ISO."""
 
     run_id: str
     workspace_id: str
@@ -58,19 +58,19 @@ class Run:
     metrics: dict[str, Metric] = field(default_factory=dict)
 
     def measure(self, metric: Metric) -> None:
-        """Take `metric` as the last value of its key unless a higher step is known."""
+        """Make `metric` the last value of its key, unless one with a higher step is known."""
         known = self.metrics.get(metric.key)
         if known is None or metric.step >= known.step:
             self.metrics[metric.key] = metric
 
     def label(self, labels: dict[str, str], now: str) -> None:
-        """Set `labels`, keeping the others and the creation times of those that were there."""
+        """Set `labels`. Keep other labels, and the creation times of labels that exist."""
         for key, value in labels.items():
             known = self.labels.get(key)
             self.labels[key] = Label(value, known.created if known else now, now)
 
     def render(self) -> str:
-        """Render the Run of the spec but its RequestId, the details last; see `answer`."""
+        """Render the spec's Run without its RequestId, with the details at the end; see `answer`."""
         return dumps(
             {
                 "Accessibility": self.accessibility,
@@ -128,8 +128,8 @@ class Run:
 
 
 def answer(rendered: str, request_id: str, *, verbose: bool, non_finite: str) -> str:
-    """Make a rendered run the Run of an answer; `non_finite` is the quirk of that name."""
-    # No string can hold these marks, as the quotes in it are escaped.
+    """Turn a rendered run into the Run of an answer. `non_finite` is the quirk of that name."""
+    # No string can hold these marks, because quotes within strings are escaped.
     brief, labels_mark, details = rendered.partition(',"Labels":[')
     brief += f',"RequestId":"{request_id}"'
     if not verbose:
@@ -139,7 +139,7 @@ def answer(rendered: str, request_id: str, *, verbose: bool, non_finite: str) ->
 
 
 def spell_non_finite(metrics: str, non_finite: str) -> str:
-    """Write NaN and the infinities in a metrics array as the quirk `non_finite` has it."""
+    """Write NaN and the infinities in a metrics array as the quirk `non_finite` says."""
     if non_finite == "string":
         return metrics
     value = {"null": "null", "literal": r"\1", "zero": "0"}[non_finite]

@@ -1,4 +1,4 @@
-"""Which operation a request means, and what every operation works on and answers with."""
+"""Find the operation of a request; and what all operations share: their arguments and their answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFIX = "/api/v1/"
 
 @dataclass
 class Service:
-    """What an operation works on: the account, how PAI behaves, and what is not visible yet."""
+    """The account, the quirks, and the experiments that are not visible yet: every operation gets these."""
 
     account: Account
     quirks: Quirks
@@ -27,7 +27,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Call:
-    """One request to an operation; `path` holds the values of the path's names."""
+    """One request to an operation. `path` holds the values of the names in the path."""
 
     action: str
     path: dict[str, str]
@@ -57,7 +57,7 @@ def operation(method: str, path: str) -> Callable[[Operation], Operation]:
 
 
 def route(method: str, raw_path: str) -> tuple[str, dict[str, str]] | None:
-    """The operation that a method and a raw path mean, and the values in the path."""
+    """The operation of a method and a raw path, and the values in the path."""
     path = raw_path.partition("?")[0]
     if not path.startswith(PREFIX):
         return None
@@ -71,15 +71,15 @@ def route(method: str, raw_path: str) -> tuple[str, dict[str, str]] | None:
 
 
 def read_query(raw_path: str) -> dict[str, str]:
-    """Decode a query string; of a repeated parameter the last one counts."""
+    """Decode a query string. If a parameter is repeated, its last value counts."""
     pairs = (pair.partition("=") for pair in raw_path.partition("?")[2].split("&") if pair)
     return {unquote_plus(name): unquote_plus(value) for name, _, value in pairs}
 
 
 def perform(service: Service, call: Call) -> str:
-    """Carry out an operation and return its answer, JSON text.
+    """Carry out an operation, and return its answer as JSON text.
 
-    :raises PaiError: when it is refused.
+    :raises PaiError: the operation refuses.
     """
     return _OPERATIONS[call.action][2](service, call)
 
@@ -95,7 +95,7 @@ def answer_both(call: Call, **fields: Any) -> str:
 
 
 def workspace(service: Service, workspace_id: str | None) -> str:
-    """The workspace that is meant: the default one when none is named."""
+    """The workspace to use: the default one if none is named."""
     account = service.account
     if workspace_id is None:
         return account.workspace_id

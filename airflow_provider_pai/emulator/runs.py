@@ -1,4 +1,4 @@
-"""The operations on runs (FACTS, sections 5 and 6; ListRuns as the specification has it)."""
+"""The operations on runs, after the vendor's API pages; ListRuns after its page of that name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = {"GmtCreateTime": "created", "Name": "name"}
 
 @operation("GET", "runs")
 def list_runs(service: Service, call: Call) -> str:
-    """ListRuns: see the specification."""
+    """ListRuns, as its page describes it."""
     query, quirks = call.query, service.quirks
     verbose = {"always": True, "never": False}.get(quirks.verbose, query.boolean("Verbose"))
     if quirks.default_workspace == "required":
@@ -43,7 +43,7 @@ def list_runs(service: Service, call: Call) -> str:
 
 
 def _labels_filter(query: Query, quirks: Quirks) -> tuple[tuple[str, str], ...]:
-    """Read `key:value,key:value`; a value may hold colons, as the quirk `label_split` has it."""
+    """Read `key:value,key:value`. The quirk `label_split` says which of several colons separates."""
     labels = []
     for item in query.items("Labels"):
         if ":" not in item:
@@ -111,7 +111,7 @@ def create_run(service: Service, call: Call) -> str:
 
 @operation("PUT", "runs/{RunId}")
 def update_run(service: Service, call: Call) -> str:
-    """UpdateRun: what the body does not name stays."""
+    """UpdateRun: fields that the body does not name stay as they are."""
     body = call.body
     labels = body.labels(service.quirks.label_characters)
     name, params = body.name(), body.params()
@@ -139,14 +139,14 @@ def delete_run(service: Service, call: Call) -> str:
 
 @operation("DELETE", "runs/{RunId}/labels/{Key}")
 def delete_run_label(service: Service, call: Call) -> str:
-    """DeleteRunLabel; a label that is not there is no error, which the documentation leaves open."""
+    """DeleteRunLabel. A label that is not there is not an error; the documentation does not say."""
     service.account.unlabel_run(call.path["RunId"], call.path["Key"])
     return answer(call)
 
 
 @operation("POST", "runs/{RunId}/metrics/action/log")
 def log_run_metrics(service: Service, call: Call) -> str:
-    """LogRunMetrics; without a Step it is 0, without a Timestamp it is now, as the quirk has it."""
+    """LogRunMetrics. Step defaults to 0, and Timestamp to what the quirk `metric_timestamp` says."""
     unit = {"milliseconds": 1000, "seconds": 1, "zero": 0}[service.quirks.metric_timestamp]
     metrics = call.body.metrics(timestamp=int(service.account.clock.now() * unit))
     service.account.log_metrics(call.path["RunId"], metrics)

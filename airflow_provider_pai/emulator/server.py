@@ -1,4 +1,4 @@
-"""The emulator in this process: an account, its API on a loopback port, and the means to disturb it."""
+"""The emulator in this process: an account, its API on a loopback port, and methods to disturb it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .wire import RecordedRequest, Wire
 
 HOST = "127.0.0.1"
 REGION = "cn-hangzhou"
-_GRACE = 0.05  # seconds that pending answers get when the emulator stops
+_GRACE = 0.05  # seconds for pending answers when the emulator stops
 
 
 class PaiEmulator(Account):
     """A local PAI. Use it as a context manager, or call `start` and `stop`.
 
-    Besides its own methods it has those of `Account`, which arrange what is stored; all of them are
-    safe to call from any thread.
+    Besides its own methods it has those of `Account`, which arrange what is stored. Any thread may call all
+    of them.
 
-    :param port: 0 picks a free one.
+    :param port: 0 picks a free port.
     :param db: the path of an SQLite file, or `:memory:`.
     """
 
@@ -65,9 +65,9 @@ class PaiEmulator(Account):
         self.stop()
 
     def start(self) -> PaiEmulator:
-        """Serve, in a thread of its own, and return once requests are answered.
+        """Serve in a thread, and return once the server answers requests.
 
-        :raises OSError: when the port is taken.
+        :raises OSError: the port is in use.
         """
         started: Future[int] = Future()
         self._thread = threading.Thread(
@@ -82,7 +82,7 @@ class PaiEmulator(Account):
         return self
 
     def stop(self) -> None:
-        """End at once, pending answers included, and close the database. A second call is no error."""
+        """Stop at once, pending answers included, and close the database. A second call does nothing."""
         self._stop()
         if self._thread is not None:
             self._thread.join(timeout=30)
@@ -122,7 +122,7 @@ class PaiEmulator(Account):
 
     @property
     def connection_uri(self) -> str:
-        """An Airflow connection URI; the second scheme makes Airflow read the host as a URL."""
+        """An Airflow connection URI. Its second scheme makes Airflow read the host as a URL."""
         login, password = quote(self.access_key_id, safe=""), quote(self.access_key_secret, safe="")
         return (
             f"pai://http://{login}:{password}@{self.host_port}/"
@@ -140,12 +140,12 @@ class PaiEmulator(Account):
     ) -> None:
         """Accept one more credential: an access key, an STS triple, or a bearer token.
 
-        :param expires_at: unix time after which a security or bearer token is refused.
+        :param expires_at: unix time after which the security or bearer token is refused.
         """
         self._verifier.accept(Key(access_key_id, access_key_secret, security_token, expires_at, bearer_token))
 
     def revoke(self, access_key_id: str) -> None:
-        """Accept `access_key_id` no longer."""
+        """Stop accepting `access_key_id`."""
         self._verifier.revoke(access_key_id)
 
     @property
@@ -162,14 +162,14 @@ class PaiEmulator(Account):
         self._faults.add(Fault(fault, **fields) if isinstance(fault, str) else fault for fault in faults)
 
     def clear_faults(self) -> None:
-        """Forget all faults that are still to come."""
+        """Remove all faults that have not happened yet."""
         self._faults.clear()
 
     def before_request(self, callback: Callable[[str, int], object] | None) -> None:
-        """Call `callback(action, count)` before each request is answered, or nothing when None.
+        """Call `callback(action, count)` before each answer. None ends this.
 
-        `count` tells how many requests of that action there were, this one included. The request
-        waits for the callback, which runs in a thread and may use the emulator as a test does.
+        `count` is the number of requests of that action, this one included. The request waits for the
+        callback, which runs in a thread and may use the emulator as a test does.
         """
         self._wire.before_request = callback
 
@@ -180,14 +180,14 @@ class PaiEmulator(Account):
 
     @property
     def request_counts(self) -> dict[str, int]:
-        """How many requests of each action there were, of however many."""
+        """How many requests of each action there were, with no limit."""
         return dict(self._wire.counts)
 
     @property
     def busiest(self) -> dict[str, int]:
-        """How many requests of each action the 3 seconds with the most had, over which PAI's quota is."""
+        """The largest number of requests of each action in any 3 seconds, over which PAI counts its quota."""
         return dict(self._wire.busiest)
 
     def clear_requests(self) -> None:
-        """Empty the record of requests."""
+        """Clear the record of requests."""
         self._wire.forget_requests()

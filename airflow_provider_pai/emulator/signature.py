@@ -1,6 +1,8 @@
-"""Verification of ACS3-HMAC-SHA256 signatures (FACTS, sections 1 and 4), independent of any signer.
+"""Verify ACS3-HMAC-SHA256 signatures, independently of any signer.
 
 The canonical request is rebuilt from the request line, the headers and the body as they arrived.
+
+Source: the page "V3 request structure and signature" in Alibaba Cloud's API documentation.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from .errors import PaiError
 
 ALGORITHM = "ACS3-HMAC-SHA256"
 VERSION = "2021-02-04"
-SKEW = 15 * 60  # seconds between the client's clock and ours [doc]
+SKEW = 15 * 60  # seconds that the client's clock may differ from ours
 ALWAYS_SIGNED = frozenset(
     ["host", "x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"]
 )
@@ -30,7 +32,7 @@ _AUTHORIZATION = re.compile(
 
 @dataclass(frozen=True)
 class Arrived:
-    """A request as it came off the wire; header names are lower case."""
+    """A request as it arrived. Header names are lower case."""
 
     method: str
     raw_path: str
@@ -39,14 +41,14 @@ class Arrived:
 
     @property
     def access_key_id(self) -> str | None:
-        """The key the request claims to be signed with; nothing is verified here."""
+        """The key that the request claims to be signed with, not verified."""
         claimed = _AUTHORIZATION.fullmatch(self.headers.get("authorization", ""))
         return claimed["access_key_id"] if claimed else None
 
 
 @dataclass(frozen=True)
 class Key:
-    """A credential that is accepted: an access key, an STS triple, or a bearer token."""
+    """An accepted credential: an access key, an STS triple, or a bearer token."""
 
     access_key_id: str
     access_key_secret: str = field(repr=False)
@@ -56,7 +58,7 @@ class Key:
 
 
 def lower_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Fold raw headers: names lower case; values stripped, repeated ones sorted and joined by commas."""
+    """Fold raw headers: lower-case names; stripped values; repeated values sorted and joined by commas."""
     values: dict[str, list[str]] = {}
     for name, value in raw:
         values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("utf-8", "replace").strip())
@@ -64,10 +66,10 @@ def lower_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def canonical_request(request: Arrived, signed: list[str]) -> str:
-    """Rebuild what the client must have signed.
+    """Rebuild the text that the client must have signed.
 
-    Path and query are decoded and encoded again, as clients spell them differently on the wire
-    (`+` or `%20`, `:` or `%3A`) while the canonical form is one.
+    Path and query are decoded and encoded again: clients encode them differently on the wire (`+` or `%20`,
+    `:` or `%3A`), but there is one canonical form.
     """
     path, _, query = request.raw_path.partition("?")
     split = (pair.partition("=") for pair in query.split("&") if pair)
@@ -90,7 +92,7 @@ def _encode(text: str) -> str:
 
 
 class Verifier:
-    """Decides whether a request is signed by an accepted key, in time, and for the first time."""
+    """Checks that an accepted key signed a request, recently, and with a nonce that is new."""
 
     def __init__(self) -> None:
         self._keys: dict[str, Key] = {}
@@ -98,17 +100,17 @@ class Verifier:
         self._forgettable: list[tuple[float, tuple[str, str]]] = []
 
     def accept(self, key: Key) -> None:
-        """Accept requests signed with `key`; it replaces an earlier one of the same id."""
+        """Accept requests signed with `key`. It replaces an earlier key of the same id."""
         self._keys[key.access_key_id] = key
 
     def revoke(self, access_key_id: str) -> None:
-        """Accept `access_key_id` no longer; an unknown id is no error."""
+        """Stop accepting `access_key_id`. An unknown id is not an error."""
         self._keys.pop(access_key_id, None)
 
     def verify(self, request: Arrived, action: str, now: float) -> None:
-        """Pass when `request` is a well-signed call of `action` at unix time `now`.
+        """Return if `request` is a correctly signed call of `action` at unix time `now`.
 
-        :raises PaiError: with the code the real service gives.
+        :raises PaiError: with the code of the real service.
         """
         if "x-acs-bearer-token" in request.headers and "authorization" not in request.headers:
             self._verify_bearer(request, now)
@@ -136,7 +138,7 @@ class Verifier:
         raise PaiError(400, "InvalidBearerToken", "Specified bearer token is not valid.")
 
     def _use_nonce(self, nonce: tuple[str, str], dies: float, now: float) -> None:
-        # After a nonce's date has left the window its replay is refused for that date, so it can go.
+        # A replay is refused for its date once that is too old, so the nonce need not be kept any longer.
         while self._forgettable and self._forgettable[0][0] < now:
             self._nonces.discard(heapq.heappop(self._forgettable)[1])
         if nonce in self._nonces:
@@ -218,8 +220,8 @@ def _check_signature(request: Arrived, key: Key, signed: list[str], signature: s
     to_sign = f"{ALGORITHM}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     ours = hmac.new(key.access_key_secret.encode(), to_sign.encode(), hashlib.sha256).hexdigest()
     if not hmac.compare_digest(ours, signature):
-        # The real service tells its string to sign and canonical request too; with STS they hold
-        # the security token, so a client has to keep this message out of its logs.
+        # The real service sends its string to sign and canonical request too. With STS they hold the security
+        # token, so a client must keep this message out of its logs.
         raise PaiError(
             400,
             "SignatureDoesNotMatch",

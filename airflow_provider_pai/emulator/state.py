@@ -1,4 +1,4 @@
-"""The SQLite state, in a file or in memory: this room and `listing` are the only ones that speak SQL.
+"""The SQLite state, in a file or in memory. Only this module and `listing` use SQL.
 
 A run is stored as its rendered JSON; `listing` indexes it.
 """
@@ -32,16 +32,16 @@ CREATE TABLE IF NOT EXISTS metric (
     PRIMARY KEY (run, key, position)
 ) WITHOUT ROWID;
 """
-_CHUNK = 5000  # runs whose index rows are sorted together: sorted rows are inserted twice as fast
+_CHUNK = 5000  # runs whose index rows are sorted together, which makes inserting them twice as fast
 
 
 class State:
-    """Everything that is stored. Every method is safe to call from any thread."""
+    """Everything that is stored. Any thread may call every method."""
 
     def __init__(self, path: str | Path) -> None:
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        # A killed process loses nothing; only a power cut could, which a test bed may ignore.
+        # A killed process loses nothing. Only a power cut could, which an emulator may ignore.
         self._db.executescript(
             "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;"
             "PRAGMA cache_size=-131072; BEGIN IMMEDIATE;" + _SCHEMA + SCHEMA + "COMMIT;"
@@ -72,7 +72,7 @@ class State:
     # Workspaces and experiments are few: their JSON bodies are read whole and filtered by the caller.
 
     def put_workspace(self, body: dict[str, Any]) -> None:
-        """Store a workspace; one of the same id is replaced."""
+        """Store a workspace, in place of one with the same id."""
         with self._write() as db:
             db.execute("INSERT OR REPLACE INTO workspace VALUES (?, ?)", (body["WorkspaceId"], dumps(body)))
 
@@ -89,7 +89,7 @@ class State:
             )
 
     def edit_experiment(self, experiment_id: str, edit: Callable[[dict[str, Any]], None]) -> bool:
-        """Let `edit` change an experiment's body; tell whether it exists."""
+        """Let `edit` change an experiment's body. Return whether it exists."""
         with self._write() as db:
             body = self.experiment(experiment_id)
             if body is None:
@@ -109,7 +109,7 @@ class State:
         return [json.loads(body) for (body,) in found]
 
     def delete_experiment(self, experiment_id: str) -> bool:
-        """Delete an experiment and its runs; tell whether it was there."""
+        """Delete an experiment and its runs. Return whether it existed."""
         with self._write() as db:
             for (run_id,) in self._read(
                 "SELECT run_id FROM run WHERE seq IN"
@@ -153,7 +153,7 @@ class State:
                 )
 
     def edit_run(self, run_id: str, edit: Callable[[Run], None], logged: Iterable[Metric] = ()) -> bool:
-        """Let `edit` change a run, add `logged` to its history; tell whether the run exists."""
+        """Let `edit` change a run, and add `logged` to its history. Return whether the run exists."""
         with self._write() as db:
             found = self._find(run_id)
             if found is None:
@@ -173,7 +173,7 @@ class State:
             return True
 
     def delete_run(self, run_id: str) -> bool:
-        """Delete a run; tell whether it was there."""
+        """Delete a run. Return whether it existed."""
         with self._write() as db:
             return self._delete(db, run_id)
 
@@ -188,7 +188,7 @@ class State:
         return [body for (body,) in found]
 
     def metric_history(self, run_id: str, key: str, offset: int, limit: int) -> tuple[list[Metric], int]:
-        """A page of what was logged under `key`, oldest first, and how many there are."""
+        """A page of the values logged under `key`, oldest first, and how many there are."""
         with self._lock:
             where = "FROM metric WHERE key = ? AND run = (SELECT seq FROM run WHERE run_id = ?)"
             ((total,),) = self._read(f"SELECT COUNT(*) {where}", key, run_id)
@@ -199,7 +199,7 @@ class State:
         return [Metric(key, float(value), step, timestamp) for value, step, timestamp in found], total
 
     def search(self, search: RunSearch, offset: int, limit: int) -> tuple[list[str], int]:
-        """The rendered runs at `offset` of what `search` finds, and how many it finds."""
+        """A page of the runs that `search` finds, rendered, and how many runs it finds."""
         with self._lock:
             seqs, total = self._listing.page(search, offset, limit)
             found = self._read(
@@ -225,5 +225,5 @@ class State:
 
 
 def _storable(value: float) -> float | str:
-    # SQLite stores NaN as NULL; as a word it comes back through float().
+    # SQLite stores NaN as NULL. As a word, float() reads it back.
     return value if value == value else "NaN"

@@ -1,4 +1,4 @@
-"""HTTP in, JSON out: record, meet the faults, verify the signature, carry out, answer."""
+"""Handle one HTTP request: record it, apply faults, verify the signature, carry it out, answer."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .routes import Call, Service, perform, read_query, route
 from .signature import Arrived, Verifier, lower_headers
 
 KEPT = 1000  # recorded requests
-QUOTA_SECONDS = 3.0  # over which PAI counts requests
+QUOTA_SECONDS = 3.0  # PAI counts requests over this time
 
 
 @dataclass
 class RecordedRequest:
-    """A request that arrived. `status` is None while it is pending, and when no answer was sent."""
+    """A request that arrived. `status` is None while it is pending, and if no answer was sent."""
 
     action: str
     method: str
@@ -42,7 +42,7 @@ class RecordedRequest:
     status: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """Its fields, for JSON."""
         return asdict(self)
 
 
@@ -77,7 +77,7 @@ class Wire:
         action = routed[0] if routed else "Unknown"
         record = self._record(request, arrived, action)
         if self.before_request is not None:
-            # In a thread, as it may well do what a test does, calling this server included.
+            # In a thread, because it may call this server, as a test does.
             await asyncio.to_thread(self.before_request, action, self.counts[action])
         changes, fault = self._faults.due(action)
         for change in changes:
@@ -92,7 +92,7 @@ class Wire:
         return await _deliver(request, reply, record, fault)
 
     def forget_requests(self) -> None:
-        """Empty the record."""
+        """Clear the record."""
         self.requests.clear()
         self.counts.clear()
         self.busiest.clear()

@@ -1,4 +1,4 @@
-"""The gate: a task that decides by metrics which way its DAG goes on."""
+"""The gate: a task that checks metrics, and decides which tasks run after it."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ NEWEST_FIRST = "GmtCreateTime DESC"
 
 
 class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
-    """Let the DAG go on only where runs are good enough, and say why.
+    """Let the DAG continue only if runs are good enough, and say why.
 
     Takes the filters of :class:`~airflow_provider_pai._base.RunFilterOperator` but ``order_by``, and:
 
     :param metrics: what the metrics must be, ``{"accuracy": ">= 0.9", "loss": "< baseline * 0.95"}``; the
         grammar is that of :mod:`airflow_provider_pai.gating.rules`. Several rules for a metric go in a list.
     :param runs: the runs to judge, instead of filters: another task's output (runs of the sensor or the
-        list, or run ids), or ids. Runs are judged as they were handed on; ids are looked up.
-    :param baseline_labels: which runs ``baseline`` means in a rule, such as ``"champion:true"``. All of
-        them must be outdone.
-    :param missing_baseline: what becomes of a rule with ``baseline`` while no run carries the labels:
+        list, or run ids), or ids. The gate judges runs as that task pushed them, and looks ids up in PAI.
+    :param baseline_labels: the labels of the baseline runs, such as ``"champion:true"``. A rule with
+        ``baseline`` must hold against every baseline run.
+    :param missing_baseline: what a rule with ``baseline`` does while no run carries these labels:
         ``"fail"``, or ``"pass"``, which lets the first champion through.
     :param select: which runs are judged: the ``"newest"``, ``"all"``, ``"any"``, or the best by a metric,
         ``"highest accuracy"`` or ``"lowest log_loss"``.
-    :param on_fail: where the verdict is no: ``"skip"`` the tasks directly downstream (those further down
-        follow their trigger rules), or ``"fail"`` this task, without a retry.
-    :param follow_if_passed: ids of the tasks or task groups directly downstream that alone go on after a
-        yes; by default all of them.
-    :param follow_if_failed: ids of the tasks or task groups directly downstream that go on after a no,
-        where ``follow_if_passed`` says what goes on after a yes.
-    :param max_runs: how many runs there may be to judge, and how many baselines; more fail the task.
-    :return: ``Verdict.to_dict()``: passed, reason, select, run, baseline_run_ids and checks; also where
-        the verdict is no. See :mod:`airflow_provider_pai.gating.verdict`.
-    :raises PaiUsageError: when the DAG is parsed: a rule that is none, or parameters that contradict
+    :param on_fail: what to do if the gate did not pass: ``"skip"`` the tasks directly downstream (those
+        further down follow their trigger rules), or ``"fail"`` this task, without a retry.
+    :param follow_if_passed: ids of the only tasks or task groups directly downstream that run if the gate
+        passed; by default all of them run.
+    :param follow_if_failed: ids of the tasks or task groups directly downstream that run if the gate did
+        not pass. Needs ``follow_if_passed``.
+    :param max_runs: how many runs the gate judges at most, and how many baselines there may be. More fail
+        the task.
+    :return: ``Verdict.to_dict()``: passed, reason, select, run, baseline_run_ids and checks, whether the
+        gate passed or not. See :mod:`airflow_provider_pai.gating.verdict`.
+    :raises PaiUsageError: when the DAG is parsed: a text that is not a rule, or parameters that contradict
         each other.
 
     Teardown tasks are never skipped.
@@ -61,7 +62,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         "runs": "json",
     }
     ui_color = "#fde2c8"
-    inherits_from_skipmixin = True  # Airflow 3 then skips again what is cleared after a no
+    inherits_from_skipmixin = True  # so that Airflow 3 skips tasks again that are cleared
 
     def __init__(
         self,
@@ -87,14 +88,14 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         self.follow_if_passed = _ids(follow_if_passed)
         self.follow_if_failed = _ids(follow_if_failed)
         self.max_runs = max_runs
-        self._asks = runs is None  # also where a task hands on nothing at all
+        self._asks = runs is None  # also if the other task pushes None
         self._check_parameters(kwargs)
 
     def _check_parameters(self, given: Mapping[str, Any]) -> None:
         narrowing = [name for name in NARROWING if getattr(self, name) is not None]
         if narrowing and not self._asks:
             raise PaiUsageError(
-                f"runs and {narrowing[0]} contradict each other: hand runs on, or ask for them."
+                f"runs and {narrowing[0]} contradict each other: give runs, or filters to ask for them."
             )
         if self._asks and not narrowing:
             raise PaiUsageError(
@@ -121,27 +122,27 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         for rule in rules:
             if rule.baseline and self.baseline_labels is None:
                 raise PaiUsageError(
-                    f"metrics[{rule.metric!r}]: {str(rule)!r} speaks of a baseline: say which runs are meant "
-                    "with baseline_labels, such as 'champion:true'."
+                    f"metrics[{rule.metric!r}]: {str(rule)!r} needs a baseline: name its runs with "
+                    "baseline_labels, such as 'champion:true'."
                 )
         return rules
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Judge, tell the verdict, and go on accordingly."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        """Judge the runs, log and push the verdict, and skip or fail as it says."""
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             self._check_followers()
-            runs = self._found() if self._asks else self._handed_on()
+            runs = self._found() if self._asks else self._given()
             verdict = self._judge(runs)
             chosen = verdict.run and verdict.run["run_id"]
             self.push_link(context, [run for run in runs if run.run_id == chosen])
-        said = "is open" if verdict.passed else "stays shut"
-        self.log.info("The gate %s: %s.\n\n%s\n", said, verdict.reason, verdict.table())
+        outcome = "passed" if verdict.passed else "did not pass"
+        self.log.info("The gate %s: %s.\n\n%s\n", outcome, verdict.reason, verdict.table())
         if "ti" in context and self.do_xcom_push:  # Airflow 3 skips by an exception, so nothing is returned
             context["ti"].xcom_push("return_value", verdict.to_dict())
         if not verdict.passed and self.on_fail == "fail":
-            raise AirflowFailException(f"The gate stays shut: {verdict.reason}.")
+            raise AirflowFailException(f"The gate did not pass: {verdict.reason}.")
         followed = self.follow_if_passed if verdict.passed else self.follow_if_failed or []
         if followed is not None and self.downstream_task_ids:
             teardowns = [task.task_id for task in self.downstream_list if task.is_teardown]
@@ -152,7 +153,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         for followed in (*(self.follow_if_passed or ()), *(self.follow_if_failed or ())):
             if followed not in self.downstream_task_ids and followed not in self.dag.task_group_dict:
                 raise PaiUsageError(
-                    f"the gate cannot follow {followed!r}, which is not directly downstream; there are: "
+                    f"the gate cannot follow {followed!r}, which is not directly downstream. Downstream are: "
                     f"{', '.join(sorted(self.downstream_task_ids)) or 'none'}."
                 )
 
@@ -175,7 +176,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
     def _list(self, **asked: Any) -> list[Run]:
         return self._bounded(self.hook.list_runs(**asked, order_by=NEWEST_FIRST, max_runs=self.max_runs + 1))
 
-    def _handed_on(self) -> list[Run]:
+    def _given(self) -> list[Run]:
         return self._bounded(
             [self.hook.get_run(run) if isinstance(run, str) else _run_of(run) for run in _flat(self.runs)]
         )
@@ -193,11 +194,9 @@ def _ids(followed: str | Sequence[str] | None) -> list[str] | None:
 
 
 def _flat(runs: Any) -> Iterator[str | Mapping[str, Any]]:
-    """Yield single runs from what one task, several, or a mapped one handed on."""
+    """Yield single runs from the output of one task, of several tasks, or of a mapped one."""
     if isinstance(runs, str) and runs.lstrip().startswith(("[", "{")):
-        raise PaiUsageError(
-            "runs came as text; hand a task's output on with runs=task.output, not in a template."
-        )
+        raise PaiUsageError("runs came as text; write runs=task.output instead of a template.")
     if isinstance(runs, (str, Mapping)):
         yield runs
     elif isinstance(runs, Iterable):
@@ -208,11 +207,11 @@ def _flat(runs: Any) -> Iterator[str | Mapping[str, Any]]:
 
 
 def _run_of(record: Mapping[str, Any]) -> Run:
-    """Return the run of which a record is the compact form, ``Run.to_dict()``."""
+    """Return the run that a record describes in its compact form, ``Run.to_dict()``."""
     try:
         return Run.from_dict(record)
     except (AttributeError, TypeError, ValueError):  # PaiUsageError is a ValueError
         raise PaiUsageError(
-            f"runs holds a record with {', '.join(map(str, record)) or 'nothing'}, which is no run: hand on "
-            "what PaiRunSensor or PaiListRunsOperator pushes (without output_path), or run ids."
+            f"runs holds a record with {', '.join(map(str, record)) or 'nothing'}, which is not a run: give "
+            "the output of PaiRunSensor or PaiListRunsOperator (without output_path), or run ids."
         ) from None

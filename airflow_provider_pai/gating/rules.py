@@ -1,16 +1,16 @@
-"""Data that decides: are the awaited runs there, and are their metrics good enough?
+"""Rules for metrics: parse a rule, and decide whether a value meets it.
 
-A condition or a rule is plain data. It decides over runs that somebody else fetched, so it means the same
-wherever it is asked: in a worker that pokes, in one that was rescheduled, and in a triggerer.
+A rule is plain data. It decides about runs that somebody else fetched, so it means the same everywhere: in a
+worker that pokes, in one that was rescheduled, and in a triggerer.
 
-A metric rule is a text::
+A rule is a text::
 
     rule       = [ reading ] comparison ( number | "baseline" [ ( "+" | "-" | "*" ) number ] )
     reading    = "last" | "max" | "min" | "step" whole-number
     comparison = ">=" | ">" | "<=" | "<" | "=="
 
-such as ``">= 0.90"``, ``">= baseline + 0.01"`` or ``"max >= 0.9"``. Numbers are compared exactly, as the
-decimals they are written as: 0.94 is ``>= 0.93 + 0.01``, which binary fractions would deny.
+such as ``">= 0.90"``, ``">= baseline + 0.01"`` or ``"max >= 0.9"``. Numbers are compared exactly, as
+decimals: 0.94 is ``>= 0.93 + 0.01``, although it is not in binary fractions.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = [
     "Judgement",
     "MetricRule",
     "MetricRules",
-    "flaw",
+    "format_numbers",
     "parse_rules",
-    "shown",
+    "unusable",
     "wait_rules",
 ]
 
 MetricRules = Mapping[str, str | Sequence[str]]
-"""What a user writes: each metric's rule, or a list of rules that must all be met."""
+"""What a user writes: for each metric a rule, or a list of rules that must all be met."""
 
 COMPARISONS = {
     ">=": operator.ge,
@@ -53,7 +53,7 @@ NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?(?![\w.])"
 
 
 class Judgement(NamedTuple):
-    """Whether one value meets one rule; ``limit`` is what it was compared with."""
+    """Whether one value meets one rule. ``limit`` is the number it was compared with."""
 
     passed: bool
     limit: float | None
@@ -61,12 +61,12 @@ class Judgement(NamedTuple):
 
 
 class MetricRule(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule for one metric; ``str()`` gives its text, which parses to an equal rule."""
+    """One rule for one metric. ``str()`` returns its text, which parses to an equal rule."""
 
     metric: str
     comparison: str
     number: str = ""
-    """As it was written: what to compare with, or the offset or factor of the baseline."""
+    """As it was written: the number to compare with, or the offset or factor of the baseline."""
     baseline: bool = False
     operator: str = ""
     reading: str = "last"
@@ -79,18 +79,18 @@ class MetricRule(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join(part for part in parts if part)
 
     @property
-    def wanted(self) -> str:
-        """Which value this rule speaks of, for people: ``max of accuracy``."""
+    def subject(self) -> str:
+        """The value that this rule is about, in words: ``max of accuracy``."""
         return {
             "last": self.metric,
             "step": f"{self.metric} at step {self.step}",
         }.get(self.reading, f"{self.reading} of {self.metric}")
 
     def value_in(self, metrics: Iterable[Metric]) -> float | None:
-        """Return the value this rule speaks of, or ``None`` where there is none.
+        """Return the value that this rule is about, or ``None`` if it is missing.
 
-        A step that was logged twice counts once, as it was logged last; a metric without a step is at step
-        0. One NaN makes ``max`` and ``min`` NaN: nobody knows what would have been there.
+        Where a step was logged twice, its last value counts. A metric without a step is at step 0. One NaN
+        makes ``max`` and ``min`` NaN, since the value in its place is unknown.
         """
         steps: dict[int, float] = {}
         ours = [metric for metric in metrics if metric.key == self.metric]
@@ -106,22 +106,22 @@ class MetricRule(msgspec.Struct, frozen=True, kw_only=True):
         return max(values) if self.reading == "max" else min(values)
 
     def judge(self, value: float | None, baseline: float | None = None) -> Judgement:
-        """Compare a value, and say why it passes or not; what is missing or not finite never passes."""
-        unfit = flaw("the run", self.wanted, value)
-        if unfit is None and self.baseline:
-            unfit = flaw("the baseline", self.wanted, baseline)
-        if unfit is not None or value is None:
-            return Judgement(False, None, str(unfit))
+        """Compare a value, and say why it passes or not. A missing value, or one not finite, never passes."""
+        problem = unusable("the run", self.subject, value)
+        if problem is None and self.baseline:
+            problem = unusable("the baseline", self.subject, baseline)
+        if problem is not None or value is None:
+            return Judgement(False, None, str(problem))
         exact_limit = self._limit(baseline)
         try:
             limit = float(exact_limit)
         except OverflowError:
-            return Judgement(False, None, f"{self} is beyond what a number can be, with baseline {baseline}")
+            return Judgement(False, None, f"{self} is too large a number, with baseline {baseline}")
         passed = COMPARISONS[self.comparison](_exact(value), exact_limit)
-        told, standard, bound = shown(value, baseline, limit)
-        reason = f"{told} is{'' if passed else ' not'} {self.comparison} {bound}"
+        value_text, baseline_text, limit_text = format_numbers(value, baseline, limit)
+        reason = f"{value_text} is{'' if passed else ' not'} {self.comparison} {limit_text}"
         if self.operator:
-            reason += f" (baseline {standard} {self.operator} {self.number})"
+            reason += f" (baseline {baseline_text} {self.operator} {self.number})"
         return Judgement(passed, limit, reason)
 
     def _limit(self, baseline: float | None) -> Fraction:
@@ -133,15 +133,15 @@ class MetricRule(msgspec.Struct, frozen=True, kw_only=True):
         return limit
 
 
-def flaw(whose: str, wanted: str, value: float | None) -> str | None:
-    """Return why a value cannot be compared at all, or ``None``."""
+def unusable(whose: str, subject: str, value: float | None) -> str | None:
+    """Return why a value cannot be compared, or ``None`` if it can."""
     if value is None:
-        return f"{whose} has no {wanted}"
-    return None if math.isfinite(value) else f"{wanted} of {whose} is {json_number(value)}"
+        return f"{whose} has no {subject}"
+    return None if math.isfinite(value) else f"{subject} of {whose} is {json_number(value)}"
 
 
-def shown(*numbers: float | str | None) -> list[str]:
-    """Return numbers in six digits, or in all of them where six would make different ones look equal."""
+def format_numbers(*numbers: float | str | None) -> list[str]:
+    """Return numbers in six digits, or in all their digits if six would make different ones look equal."""
     short: dict[Any, str] = {number: f"{number:.6g}" for number in numbers if isinstance(number, float)}
     if len(set(short.values())) < len(short):
         short = {}
@@ -149,13 +149,13 @@ def shown(*numbers: float | str | None) -> list[str]:
 
 
 def _exact(value: float) -> Fraction:
-    return Fraction(repr(float(value)))  # the shortest decimal: what PAI shows, and what people compare
+    return Fraction(repr(float(value)))  # the shortest decimal, which PAI shows and people compare
 
 
 def parse_rules(metrics: MetricRules) -> list[MetricRule]:
-    """Return the rules of ``{metric: text}``, where several texts may stand in a list.
+    """Return the rules of ``{metric: text}``. Several texts for one metric come in a list.
 
-    :raises PaiUsageError: what is no rule, with the place of the mistake marked.
+    :raises PaiUsageError: a text that is not a rule. The error marks the place of the mistake.
     """
     if not isinstance(metrics, Mapping) or not metrics:
         raise PaiUsageError(
@@ -168,7 +168,7 @@ def parse_rules(metrics: MetricRules) -> list[MetricRule]:
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, Sequence) or not texts:
             raise PaiUsageError(
-                f"metrics[{metric!r}]={texts!r} is no rule; write a text such as '>= 0.9', or a list of them."
+                f"metrics[{metric!r}]={texts!r} is not a rule; write a text such as '>= 0.9', or a list."
             )
         rules += [_Scanner(metric, text).rule() for text in texts]
     return rules
@@ -179,7 +179,9 @@ class _Scanner:
 
     def __init__(self, metric: str, text: str) -> None:
         if not isinstance(text, str) or len(text) > LONGEST_RULE:
-            raise PaiUsageError(f"metrics[{metric!r}]: {text!r} is no rule; write a text such as '>= 0.9'.")
+            raise PaiUsageError(
+                f"metrics[{metric!r}]: {text!r} is not a rule; write a text such as '>= 0.9'."
+            )
         self.metric = metric
         self.text = text
         self.at = 0
@@ -219,20 +221,20 @@ class _Scanner:
         number = self._need(sign + NUMBER, wanted)
         if not math.isfinite(float(number)):
             self.at -= len(number)
-            self._refuse("a number that is not beyond all bounds")
+            self._refuse("a number that is not too large")
         return number
 
     def _refuse(self, wanted: str) -> NoReturn:
-        shown = re.sub(r"\s", " ", self.text)
+        one_line = re.sub(r"\s", " ", self.text)
         raise PaiUsageError(
-            f"metrics[{self.metric!r}]: expected {wanted}:\n    {shown}\n    {' ' * self.at}^\n"
+            f"metrics[{self.metric!r}]: expected {wanted}:\n    {one_line}\n    {' ' * self.at}^\n"
             "Rules are such as '>= 0.9', '< baseline', '>= baseline + 0.01', '<= baseline * 0.95', "
             "'max >= 0.9' or 'step 10 >= 0.9'."
         )
 
 
 def wait_rules(metrics: MetricRules) -> list[MetricRule]:
-    """Return the rules of a wait, which sees the last value of each metric and no baseline.
+    """Return the rules of a wait. A poll shows it the last value of each metric and no baseline.
 
     :raises PaiUsageError: as :func:`parse_rules`, and for a rule that a wait cannot decide.
     """
@@ -240,7 +242,7 @@ def wait_rules(metrics: MetricRules) -> list[MetricRule]:
     for rule in rules:
         if rule.baseline or rule.reading != "last":
             raise PaiUsageError(
-                f"metrics[{rule.metric!r}]: a wait cannot decide {str(rule)!r}: each look sees the last "
+                f"metrics[{rule.metric!r}]: a wait cannot decide {str(rule)!r}: a poll shows it the last "
                 "values of runs, and no baseline. Wait for a number, then let PaiRunGateOperator decide."
             )
     return rules

@@ -1,7 +1,7 @@
-"""The verdict of a gate: which run was judged, against what, and why it passes or not.
+"""The verdict of a gate: which run was judged, against which baseline, and why it passed or not.
 
-:func:`judge` is a flow like those of :mod:`airflow_provider_pai.api`: it does no IO itself, and asks for a
-metric's history where a run's own metrics do not suffice.
+:func:`judge` is a flow like those of :mod:`airflow_provider_pai.api`: it does no IO itself. It asks PAI for a
+metric's history where a rule needs more than the run's last values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Metric, Run, json_number, last_values
 from airflow_provider_pai.api.operations import list_run_metrics
-from airflow_provider_pai.gating.rules import Judgement, MetricRule, flaw, shown
+from airflow_provider_pai.gating.rules import Judgement, MetricRule, format_numbers, unusable
 
 __all__ = ["Check", "Selection", "Verdict", "judge"]
 
@@ -35,16 +35,16 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
     value: float | str | None
     read_from: str
-    """``run``: what the run itself says; ``history``: all that ListRunMetrics knows of the metric."""
+    """``run``: from the run itself; ``history``: from all values that ListRunMetrics returns."""
     baseline: float | str | None
     baseline_run_id: str | None
     limit: float | None
-    """What the value was compared with."""
+    """The number that the value was compared with."""
     reason: str
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gate decided. ``run`` is the chosen run, which passed if the verdict did."""
+    """What a gate decided. ``run`` is the run it chose; it passed if ``passed`` is True."""
 
     passed: bool
     reason: str
@@ -64,11 +64,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
         rows = [
             (
-                "ok" if check.passed else "NO",
+                "ok" if check.passed else "FAIL",
                 check.run_name or check.run_id,
                 check.metric,
                 check.rule,
-                *shown(check.value, check.baseline, check.limit),
+                *format_numbers(check.value, check.baseline, check.limit),
                 check.read_from,
                 check.reason,
             )
@@ -80,8 +80,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which of several runs a gate judges: ``newest``, ``all``, ``any``, or the one ``highest`` or
-    ``lowest`` in a metric.
+    """Which of several runs a gate judges: the ``newest``, ``all``, ``any``, or the one with the ``highest``
+    or ``lowest`` value of a metric.
     """
 
     which: str
@@ -115,31 +115,32 @@ def judge(
     select: str = "newest",
     missing_baseline: MissingBaseline = "fail",
 ) -> Flow[Verdict]:
-    """Judge runs by rules, in which ``baseline`` means every one of ``baselines`` but the run itself.
+    """Judge runs by rules. A rule with ``baseline`` must hold against each of ``baselines`` but the run.
 
-    ``newest`` and the best by a metric judge one run. ``all`` and ``any`` judge, newest first, those that
-    are no baseline themselves. No run at all, and a run that is the only baseline, do not pass.
+    ``newest``, ``highest`` and ``lowest`` judge one run. ``all`` and ``any`` judge, newest first, the runs
+    that are not a baseline themselves. The verdict does not pass where there is no run to judge, or where
+    the run is the only baseline.
 
-    :param missing_baseline: whether a rule with ``baseline`` is met while no run is one.
+    :param missing_baseline: whether a rule with ``baseline`` passes while there is no baseline run.
     """
-    court = _Court(rules, baselines, missing_baseline)
+    evaluator = _Evaluator(rules, baselines, missing_baseline)
     selection = Selection.parse(select)
     newest_first = sorted(runs, key=_created, reverse=True)
     if selection.which in ("all", "any"):
-        return (yield from court.several(newest_first, selection))
+        return (yield from evaluator.several(newest_first, selection))
     if selection.which == "newest":
         chosen = newest_first[0] if runs else None
     else:
-        chosen = yield from court.best(newest_first, selection)
-    return (yield from court.one(chosen, len(runs), selection))
+        chosen = yield from evaluator.best(newest_first, selection)
+    return (yield from evaluator.one(chosen, len(runs), selection))
 
 
 def _created(run: Run) -> float:
     return run.gmt_create_time.timestamp() if run.gmt_create_time else 0.0
 
 
-class _Court:
-    """Judges runs, asking for the history of no metric twice."""
+class _Evaluator:
+    """Judges runs. Asks for the history of each metric of a run at most once."""
 
     def __init__(
         self, rules: Sequence[MetricRule], baselines: Sequence[Run], missing_baseline: MissingBaseline
@@ -155,9 +156,9 @@ class _Court:
             return self._verdict(selection, None, [], passed=False, reason=reason)
         checks = yield from self._checks(run)
         how = "the newest" if selection.which == "newest" else f"with the {selection}"
-        who = f"{_name(run)}, {how} of {of} runs," if of > 1 else _name(run)
+        subject = f"{_name(run)}, {how} of {of} runs," if of > 1 else _name(run)
         failed = [check for check in checks if not check.passed]
-        reason = f"{who} does not pass: {_told(failed)}" if failed else f"{who} passes: {_told(checks)}"
+        reason = f"{subject} {'does not pass' if failed else 'passes'}: {_describe(failed or checks)}"
         return self._verdict(selection, run, checks, passed=not failed, reason=reason)
 
     def several(self, runs: Sequence[Run], selection: Selection) -> Flow[Verdict]:
@@ -174,11 +175,11 @@ class _Court:
         if not ours:
             reason = NOTHING + (" but the baseline itself" if runs else "")
         elif not passed:
-            reason += f"; {_told([check for check in checks if not check.passed], name_runs=True)}"
+            reason += f"; {_describe([check for check in checks if not check.passed], name_runs=True)}"
         return self._verdict(selection, passing[0] if passed else None, checks, passed=passed, reason=reason)
 
     def best(self, runs: Sequence[Run], selection: Selection) -> Flow[Run | None]:
-        rule = MetricRule(metric=selection.metric, comparison="==")  # only says which value to read
+        rule = MetricRule(metric=selection.metric, comparison="==")  # it only names the value to read
         found: Run | None = None
         record = 0.0
         for run in runs:
@@ -213,14 +214,14 @@ class _Court:
     def _check(self, run: Run, rule: MetricRule) -> Flow[Check]:
         value, read_from = yield from self._read(run, rule)
         others = [baseline for baseline in self.baselines if baseline.run_id != run.run_id]
-        standard: float | None = None
+        baseline_value: float | None = None
         against: Run | None = None
         if not rule.baseline:
             judgement = rule.judge(value)
         elif not others:
             judgement = self._without_baseline(run, rule, value)
         else:
-            judgement, standard, against = yield from self._against(others, rule, value)
+            judgement, baseline_value, against = yield from self._against(others, rule, value)
         return Check(
             run_id=run.run_id,
             run_name=run.name,
@@ -229,7 +230,7 @@ class _Court:
             passed=judgement.passed,
             value=None if value is None else json_number(value),
             read_from=read_from,
-            baseline=None if standard is None else json_number(standard),
+            baseline=None if baseline_value is None else json_number(baseline_value),
             baseline_run_id=against.run_id if against else None,
             limit=judgement.limit,
             reason=judgement.reason,
@@ -239,23 +240,23 @@ class _Court:
         self, others: Sequence[Run], rule: MetricRule, value: float | None
     ) -> Flow[tuple[Judgement, float | None, Run]]:
         for other in others:
-            standard, _ = yield from self._read(other, rule)
-            judgement = rule.judge(value, standard)
+            baseline_value, _ = yield from self._read(other, rule)
+            judgement = rule.judge(value, baseline_value)
             if not judgement.passed:
                 break
-        return judgement, standard, other
+        return judgement, baseline_value, other
 
     def _without_baseline(self, run: Run, rule: MetricRule, value: float | None) -> Judgement:
-        unfit = flaw("the run", rule.wanted, value)
-        if unfit:
-            return Judgement(False, None, unfit)
+        problem = unusable("the run", rule.subject, value)
+        if problem:
+            return Judgement(False, None, problem)
         if self._is_baseline(run):
             return Judgement(False, None, "the run is itself the baseline")
         passed = self.missing_baseline == "pass"
         return Judgement(passed, None, f"no run is the baseline (missing_baseline={self.missing_baseline!r})")
 
     def _read(self, run: Run, rule: MetricRule) -> Flow[tuple[float | None, str]]:
-        """Return the value that a rule speaks of, and where it was read."""
+        """Return the value that a rule is about, and where it was read."""
         own = last_values(run.metrics)
         if rule.reading == "last" and rule.metric in own:
             return own[rule.metric], "run"
@@ -269,9 +270,9 @@ def _name(run: Run) -> str:
     return f"{run.name} ({run.run_id})" if run.name and run.name != run.run_id else run.run_id
 
 
-def _told(checks: Sequence[Check], *, name_runs: bool = False) -> str:
-    told = []
+def _describe(checks: Sequence[Check], *, name_runs: bool = False) -> str:
+    texts = []
     for check in checks[:5]:
         who = f"{check.run_name or check.run_id}: " if name_runs else ""
-        told.append(f"{who}{check.metric} {check.rule}: {check.reason}")
-    return "; ".join(told) + (f"; and {len(checks) - 5} more" if len(checks) > 5 else "")
+        texts.append(f"{who}{check.metric} {check.rule}: {check.reason}")
+    return "; ".join(texts) + (f"; and {len(checks) - 5} more" if len(checks) > 5 else "")

@@ -38,8 +38,10 @@ class PaiCreateRunOperator(PaiOperator):
     :param run_params: the run's params: texts, numbers, true or false. (``params`` is Airflow's own.)
     :param source_type: what kind of PAI job the run comes from: ``TrainingService`` or ``DLC``.
     :param source_id: the id of that job.
-    :return: the id of the run. Where PAI carries a request out and its answer is lost, a retry makes
-        another run.
+    :return: the id of the run. If PAI creates the run but its answer is lost, a retry creates another run.
+
+    A new experiment may take up to a minute to become visible, and until then PAI refuses a run in it: give
+    the task ``retries``.
     """
 
     template_fields: Sequence[str] = (
@@ -69,10 +71,10 @@ class PaiCreateRunOperator(PaiOperator):
 
     def execute(self, context: Context) -> str:
         """Create the run."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
         source: dict[str, Any] = {"source_type": self.source_type, "source_id": self.source_id}
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             run_id = self.hook.create_run(
                 self.experiment_id, name=self.name, labels=self.labels, params=self.run_params, **source
             )
@@ -82,7 +84,7 @@ class PaiCreateRunOperator(PaiOperator):
 
 
 class PaiUpdateRunOperator(PaiOperator):
-    """Change a run's name, labels or params; labels and params that are not named stay as they are.
+    """Change a run's name, labels or params. Labels and params that are not named stay as they are.
 
     Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai._base.PaiOperator`, and, all
     templated:
@@ -118,10 +120,10 @@ class PaiUpdateRunOperator(PaiOperator):
             raise PaiUsageError("there is nothing to change; give name, labels or run_params.")
 
     def execute(self, context: Context) -> str:
-        """Read the run and send the whole wanted set, since PAI may replace what is not sent (FACTS 6)."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        """Read the run and send all its labels and params, since PAI may drop those that are not sent."""
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             run = self.hook.get_run(self.run_id)
             labels = None if self.labels is None else {**run.labels, **parse_labels(self.labels)}
             params = None if self.run_params is None else {**run.params, **self.run_params}
@@ -132,7 +134,7 @@ class PaiUpdateRunOperator(PaiOperator):
 
 
 class PaiLogRunMetricsOperator(PaiOperator):
-    """Log one value for each metric of a run. Logged again, as by a retry, the last value counts.
+    """Log one value for each metric of a run. If a value is logged twice, as by a retry, the last one counts.
 
     Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai._base.PaiOperator`, and, all
     templated:
@@ -161,9 +163,9 @@ class PaiLogRunMetricsOperator(PaiOperator):
 
     def execute(self, context: Context) -> str:
         """Log the values in one request."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             metrics = {key: _number(key, value, float) for key, value in self.metrics.items()}
             step = None if self.step is None else _number("step", self.step, int)
             self.hook.log_run_metrics(self.run_id, metrics, step=step)
@@ -173,20 +175,20 @@ class PaiLogRunMetricsOperator(PaiOperator):
 
 
 class PaiPromoteRunOperator(PaiOperator):
-    """Move a label such as ``champion:true`` to a run, so that there is never a moment without one.
+    """Move a label such as ``champion:true`` to a run, so that one run always carries the label.
 
-    The run gets the label first, the runs that had it lose it after. Repeating the task after a failure at
-    any point ends with this run alone, and where it is so already nothing is written. Other labels are not
-    touched. See :mod:`airflow_provider_pai.api.promotion`.
+    The run gets the label first; then the runs that had it lose it. A retry after a failure at any point ends
+    with this run alone. If only this run carries the label already, the task writes nothing. Other labels
+    stay as they are. See :mod:`airflow_provider_pai.api.promotion`.
 
     Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai._base.PaiOperator`, and, all
     templated:
 
     :param run_id: the PAI run to promote, such as ``"{{ ti.xcom_pull('gate').run.run_id }}"``.
-    :param labels: what to move, ``{"champion": "true"}`` or ``"champion:true"``.
-    :param among: labels of the runs that have one champion among them, such as ``"model:digits"``; without
-        them there is one for the whole workspace.
-    :param experiment_id: there is one champion in this experiment.
+    :param labels: the labels to move, ``{"champion": "true"}`` or ``"champion:true"``.
+    :param among: labels of the runs that share one champion, such as ``"model:digits"``. Without them the
+        whole workspace shares one.
+    :param experiment_id: the runs of this experiment share one champion.
     :return: ``{"run_id", "labels", "promoted", "demoted_run_ids"}``.
     """
 
@@ -213,17 +215,17 @@ class PaiPromoteRunOperator(PaiOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Move the label."""
-        from airflow_provider_pai.hooks import lasting_errors_fail_the_task
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
-        with lasting_errors_fail_the_task():
+        with permanent_errors_fail_the_task():
             among = RunQuery.of(labels=self.among, experiment_id=self.experiment_id)
             done = self.hook.client().run(promote_run(self.run_id, self.labels, among=among))
             self.push_link(context, [Run(run_id=self.run_id)])
         if done.promoted or done.demoted_run_ids:
             demoted = ", ".join(done.demoted_run_ids) or "no run"
-            self.log.info("%s carries %s now; before it did %s.", done.run_id, done.labels, demoted)
+            self.log.info("%s carries %s now; lost by: %s.", done.run_id, done.labels, demoted)
         else:
-            self.log.info("%s carries %s already, and no other run does.", done.run_id, done.labels)
+            self.log.info("%s already carries %s, and no other run does.", done.run_id, done.labels)
         plain: dict[str, Any] = msgspec.to_builtins(done)
         return plain
 
@@ -234,4 +236,4 @@ def _number(name: str, value: Any, kind: type[int] | type[float]) -> Any:
     try:
         return kind(value)
     except ValueError:
-        raise PaiUsageError(f"{name}={value!r} is no number; check the template it came from.") from None
+        raise PaiUsageError(f"{name}={value!r} is not a number; check its template.") from None

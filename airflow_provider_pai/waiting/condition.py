@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.query import RunQuery
-from airflow_provider_pai.gating.rules import MetricRule, wait_rules
+from airflow_provider_pai.gating.rules import MetricRule, MetricRules, wait_rules
 
 __all__ = ["RunCondition"]
 
@@ -47,6 +47,32 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
         """How many runs that match the query a listing needs to bring; ``None`` where metrics choose."""
         return self.max_runs if self.metrics is None else None
 
+    def describe(self) -> str:
+        """Return what is awaited, for people: ``2 runs with is_evaluation:true and accuracy >= 0.9``."""
+        parts = [_labels(self.query)] if self.query.labels else []
+        for name in ("experiment_id", "name", "source_type", "source_id"):
+            if (value := getattr(self.query, name)) is not None:
+                parts.append(f"{name}={value}")
+        for name, moment in zip(("created_after", "created_before"), self.query.window, strict=True):
+            if moment is not None:
+                parts.append(f"{name}={moment:%Y-%m-%dT%H:%M:%SZ}")
+        if self.metrics is not None:
+            parts.append(_rules(self.metrics))
+        return f"{_count(self.min_runs)} with {', '.join(parts)}"
+
+    def progress(self, runs: Sequence[Run]) -> str:
+        """Return how far the wait has come: ``2 runs carry is_evaluation:true; waiting for 3``."""
+        one = len(runs) == 1
+        said = f"{_count(len(runs))} {'carries' if one else 'carry'} {_labels(self.query)}"
+        if self.query.parameters().keys() - {"Labels", "OrderBy", "Verbose", "WorkspaceId"} or any(
+            self.query.window
+        ):
+            said += f" and {'matches' if one else 'match'} the other filters"
+        if self.metrics is not None:
+            enough = len(self.matching(runs))
+            said += f"; {enough} {'meets' if enough == 1 else 'meet'} {_rules(self.metrics)}"
+        return f"{said}; waiting for {self.min_runs}"
+
     def matching(self, runs: Iterable[Run]) -> list[Run]:
         """Return the runs that count, in the order they came."""
         rules = [] if self.metrics is None else wait_rules(self.metrics)
@@ -65,3 +91,15 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
 
 def _meets(run: Run, rules: Iterable[MetricRule]) -> bool:
     return all(rule.judge(rule.value_in(run.metrics)).passed for rule in rules)
+
+
+def _count(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs} runs"
+
+
+def _labels(query: RunQuery) -> str:
+    return ", ".join(f"{key}:{value}" for key, value in query.label_items) or "no label in particular"
+
+
+def _rules(metrics: MetricRules) -> str:
+    return " and ".join(f"{rule.metric} {rule}" for rule in wait_rules(metrics))

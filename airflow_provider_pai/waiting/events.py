@@ -1,12 +1,16 @@
 """Start a DAG when runs newly match: a trigger for Airflow's AssetWatcher (Airflow 3.0 and later).
 
+**What is not announced.** The newest :data:`REMEMBERED` matching runs are remembered, as announced or as
+known from the start. A run that is older than all of those and gets its label only now is not announced:
+PAI does not say when a label was set, so a run that was never read cannot be told from one that has carried
+its label for long.
+
 **What a restart of the triggerer may repeat or miss.** On Airflow 3.3 the runs that were announced are kept
 in the asset's state store. A run that comes to match while the triggerer is down is announced when it is
 back; nothing is lost. They are stored :data:`SETTLE_SECONDS` after they were announced, when Airflow has the
-event in its database, so a triggerer that is killed in between announces them again. The newest
-:data:`REMEMBERED` matching runs are remembered: a run older than all of those that comes to match only now
-is not announced. On Airflow 3.0 to 3.2 there is no such store: what matches when the trigger starts counts
-as known, so that a restart repeats nothing and misses what came to match while it was down.
+event in its database, so a triggerer that is killed in between announces them again. On Airflow 3.0 to 3.2
+there is no such store: what matches when the trigger starts counts as known, so that a restart repeats
+nothing and misses what came to match while it was down.
 """
 
 from __future__ import annotations
@@ -15,16 +19,17 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger_event
 from airflow_provider_pai.api import Run, RunQuery
+from airflow_provider_pai.api.query import parse_labels
 from airflow_provider_pai.gating.rules import MetricRules
 from airflow_provider_pai.waiting.condition import RunCondition
 from airflow_provider_pai.waiting.listing import NEWEST_FIRST
-from airflow_provider_pai.waiting.poller import Look, Seat, Snapshot, Waiter
-from airflow_provider_pai.waiting.subscription import WatchingTrigger, open_watch
+from airflow_provider_pai.waiting.trigger import PollingTrigger
 
 __all__ = ["REMEMBERED", "SETTLE_SECONDS", "PaiRunEventTrigger", "pai_run_asset"]
 
@@ -78,7 +83,7 @@ def _ms(run: Run) -> int:
     return int((run.gmt_create_time or _EPOCH).timestamp() * 1000)
 
 
-class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
+class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
     """Fire whenever runs newly match: for ``AssetWatcher(name=…, trigger=PaiRunEventTrigger(…))``.
 
     One event for all that newly match at a poll, with the payload ``{"runs": [{run_id, name, labels,
@@ -124,6 +129,7 @@ class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
 
     def condition(self) -> RunCondition:
         """Return which runs to announce."""
+        self.check_interval()
         return RunCondition(
             query=RunQuery(
                 workspace_id=self.workspace_id,
@@ -138,53 +144,32 @@ class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
             metrics=dict(self.metrics) if self.metrics is not None else None,
         )
 
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[Any]:
-        """Fire when a shared snapshot shows runs that newly match."""
-        condition = self.condition()
-        async with open_watch(self.serialize()[1]) as (_, watch):
-            with watch.joined(Waiter(Look(condition.query), self.poke_interval)) as seat:
-                async for event in self._announce(condition, shared_stream, seat):
-                    yield event
-
     async def run(self) -> AsyncIterator[Any]:
-        """Fire when this trigger's own poll shows runs that newly match."""
+        """Fire whenever runs newly match."""
         condition = self.condition()
-        async with open_watch(self.serialize()[1], owner=self) as (_, watch):
-            with watch.joined(Waiter(Look(condition.query), self.poke_interval)) as seat:
-                async for event in self._announce(condition, watch.snapshots(), seat):
-                    yield event
-
-    async def _announce(
-        self, condition: RunCondition, snapshots: AsyncIterator[Snapshot], seat: Seat
-    ) -> AsyncIterator[Any]:
         announced: Announced | None = None
-        async for snapshot in snapshots:
-            if snapshot.error is not None:
-                self.log.warning("Poll failed, the next one follows: %s", snapshot.error)
-                continue
-            try:
-                runs = await self._matching(condition, snapshot, seat, first=announced is None)
-                announced = announced or await self._recall(runs)
-            except Exception as error:  # PAI or Airflow does not answer; raised, it would end the watch
-                self.log.warning("Looking further back failed, the next poll tries again: %s", error)
-                seat.look_again()
-                continue
-            news = announced.news(runs)
-            if not news:
-                continue
-            for payload in self._payloads(news):
-                yield trigger_event(payload)
-            announced.add(news)
-            await asyncio.sleep(SETTLE_SECONDS)
-            await self._remember(announced)
-
-    async def _matching(
-        self, condition: RunCondition, snapshot: Snapshot, seat: Seat, *, first: bool
-    ) -> list[Run]:
-        runs = snapshot.view.answer(condition.query) if first or snapshot.beyond else snapshot.news
-        if runs is None:
-            runs, _ = await seat.ask(REMEMBERED)
-        return condition.matching(runs)
+        unmet: set[str] = set()
+        async with aclosing(self.updates(condition.query, REMEMBERED, news_only=True)) as updates:
+            async for update, subscription in updates:
+                if update.error is not None:
+                    self.log.warning("Poll failed, the next one follows: %s", update.error)
+                if update.runs is None:
+                    continue
+                matching = condition.matching(update.runs)
+                unmet = set() if update.complete else unmet
+                unmet |= {run.run_id for run in update.runs}
+                unmet -= {run.run_id for run in matching}
+                subscription.pending = unmet
+                while announced is None:
+                    announced = await self._recall(matching)
+                news = announced.news(matching)
+                if not news:
+                    continue
+                for payload in self._payloads(news):
+                    yield trigger_event(payload)
+                announced.add(news)
+                await asyncio.sleep(SETTLE_SECONDS)
+                await self._remember(announced)
 
     def _payloads(self, runs: list[Run]) -> list[dict[str, Any]]:
         records = [{name: run.to_dict()[name] for name in PAYLOAD} for run in runs]
@@ -198,15 +183,28 @@ class PaiRunEventTrigger(WatchingTrigger, BaseEventTrigger):
     @property
     def _key(self) -> str:
         """Name what is stored after what is asked: watchers with other filters may share an asset."""
-        asked = json.dumps(self.serialize()[1], sort_keys=True)
-        return f"pai_announced_{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+        kwargs = self.serialize()[1]
+        asked = {name: kwargs[name] for name in kwargs.keys() - {"poke_interval", "per_run"}}
+        asked["labels"] = parse_labels(self.labels)
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return f"pai_announced_{digest[:16]}"
 
-    async def _recall(self, present: list[Run]) -> Announced:
-        """Return what was announced before; where nothing is stored, what is there now counts as known."""
-        for store in asset_stores(self):
-            stored = await store.aget(self._key)
-            if stored is not None:
-                return Announced(stored)
+    async def _recall(self, present: list[Run]) -> Announced | None:
+        """Return what was announced before; where nothing is stored, what is there now counts as known.
+
+        ``None``, after an interval, while Airflow does not tell.
+        """
+        try:
+            for store in asset_stores(self):
+                stored = await store.aget(self._key)
+                if stored is not None:
+                    return Announced(stored)
+        except (
+            Exception
+        ) as error:  # raised, it would end the watcher, and Airflow would start it over at once
+            self.log.warning("What was announced cannot be read yet: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(self.poke_interval)
+            return None
         announced = Announced()
         announced.add(present)
         await self._remember(announced)

@@ -1,236 +1,234 @@
-"""What the newest pages of a listing show, and what follows from them for all that they do not show.
+"""What the newest pages of ListRuns showed, kept from poll to poll.
 
-The pages come newest first, and TotalCount counts the whole listing. So how many runs there are up to any
-moment that the pages reach is known without reading them: TotalCount less what is newer. Where that number
-is what it was, nothing changed further back: nobody has to look there again, and what was read there once
-still holds. What this cannot tell: changes that cancel out, such as one label given and another taken away.
+Pages come newest first. A page is the truth about the time between its first run and its last: what was
+known there and is not on the page has gone. Pages that were read earlier are kept, because ``TotalCount``
+tells whether they still hold: it counts the whole listing, so ``TotalCount`` less the runs in here is the
+number of runs that lie *further back*. While that number stays what it was, nothing changed further back.
+What this cannot tell: changes that cancel out, such as one label that is set and another that is removed.
 """
 
 from __future__ import annotations
 
 import bisect
-import functools
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from typing import TypeVar
-
-import msgspec
 
 from airflow_provider_pai.api import Run, RunQuery
-from airflow_provider_pai.api.flow import Flow, Outcome, Response, exchange
 from airflow_provider_pai.api.models import RunPage
-from airflow_provider_pai.api.operations import page_request
 from airflow_provider_pai.api.paging import PAGE_SIZE
-from airflow_provider_pai.api.query import Labels
 
-__all__ = [
-    "LATEST",
-    "MOST_PAGES",
-    "NEWEST_FIRST",
-    "Baseline",
-    "View",
-    "asked_at",
-    "newest_runs",
-    "pin_baseline",
-]
+__all__ = ["EARLIEST", "LATEST", "MOST_PAGES", "NEWEST_FIRST", "Listing", "index_key", "index_keys"]
 
 NEWEST_FIRST = "GmtCreateTime DESC"
 MOST_PAGES = 50
-"""How many pages one poll may read, and how many a view holds."""
-PINNED_RUNS = PAGE_SIZE // 2
-"""How many of the newest runs a baseline leaves out: as many may come until one page reaches it no more."""
-NEAR = timedelta(days=2)
-"""How far back a window may begin for pages to show it with ease: MOST_PAGES hold 2,500 runs a day of it."""
-CLOCK = timedelta(seconds=3)
-"""What lies between a Date that PAI tells, in whole seconds, and any of its machines' clocks."""
-_EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
-_BARELY = _EARLIEST + timedelta(seconds=1)  # a run without a time of creation is no end of the listing
+"""How many pages a listing holds, which bounds its memory: 5,000 runs."""
+EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 LATEST = datetime.max.replace(tzinfo=timezone.utc)
-
-T = TypeVar("T")
-
-
-class Baseline(msgspec.Struct, frozen=True):
-    """How many runs with the labels had been created up to a moment.
-
-    This was so at ``known_at``, by PAI's clock, or sooner. Where it still is so, the answer of everybody who
-    asked in vain after that still holds as well.
-    """
-
-    edge: datetime
-    older: int
-    known_at: datetime
+_AFTER_EARLIEST = EARLIEST + timedelta(seconds=1)  # a run without a creation time does not end a listing
+_INDEXED = ("name", "source_id", "experiment_id")
 
 
-class View(msgspec.Struct, dict=True):
-    """What the newest pages showed.
+def index_key(query: RunQuery) -> tuple[str, str] | None:
+    """Return the most selective filter of a query for which runs are indexed, or ``None``."""
+    for name in _INDEXED:
+        if (value := getattr(query, name)) is not None:
+            return name, value
+    return None
 
-    ``runs`` has every run with the labels that was created after ``since``, newest first, if that is
-    ``sure``: not where the service did not order as it was asked, or runs went while several pages were
-    read. Those in ``read`` were read just now; the others before, and nothing came or went there since.
-    """
 
-    runs: dict[str, Run] = {}
-    read: set[str] = set()
-    times: list[datetime] = []
-    """When everything that was listed was created, newest first."""
-    since: datetime = LATEST
-    sure: bool = True
-    counted: int | None = None
-    repeats: int = 0
-    pages: int = 0
-    token: str = ""
+def index_keys(run: Run) -> Iterator[tuple[str, str] | None]:
+    """Yield every :func:`index_key` that a query which this run matches can have."""
+    for name in _INDEXED:
+        if (value := getattr(run, name)) is not None:
+            yield name, value
+    yield None
 
-    def add(self, page: RunPage, query: RunQuery) -> None:
-        """Take in one more page."""
-        new = [run for run in page.runs if run.run_id not in self.read]
-        times = [*self.times[-1:], *map(_created, new)]
-        fell = page.total_count is not None and page.total_count < (self.counted or 0)
-        if times != sorted(times, reverse=True) or (self.pages > 0 and fell):
-            self.sure = False
-        elif times:
-            self.since = max(times[-1], _BARELY)
-        self.repeats += len(page.runs) - len(new)
-        self.read.update(run.run_id for run in new)
-        self.times += map(_created, new)
-        self.runs.update({run.run_id: run for run in filter(query.check(), page.runs)})
-        if not page.next_token:
-            self.since = _EARLIEST
-        self.counted = page.total_count if page.total_count is not None else self.counted
-        self.pages += 1
-        self.token = page.next_token
 
-    def over(self, before: View) -> View:
-        """Return this with what an earlier view showed further back, where :meth:`explains` holds."""
-        reaches_further = self.since > before.since and self.sure and before.sure
-        if not reaches_further or self.total is None or before.total is None:
-            return self
-        times = [*self.times[: self._newer(self.since)], *before.times[before._newer(self.since) :]]
-        since = before.since
-        kept = {
-            run_id: run
-            for run_id, run in before.runs.items()
-            if _created(run) <= self.since and run_id not in self.read
+class Listing:
+    """All runs that were created after ``since``, as they were when their page was read."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+        self.since = LATEST
+        self.total: int | None = None
+        """TotalCount, as the newest page told it."""
+        self._accepted: int | None = None
+        self.in_order = True
+        """False once the service listed in another order than it was asked for."""
+        self._order: list[tuple[datetime, str]] = []
+        self._index: dict[tuple[str, str] | None, dict[str, Run]] = {}
+        self._read_at: dict[str, int] = {}
+
+    def take_newest(self, page: RunPage, poll: int) -> list[Run]:
+        """Take in the newest page, read at a poll, and return the runs that are new or changed."""
+        self.total = page.total_count
+        known = self._order[-1][0] if self._order else LATEST
+        bottom = self.reach(page, LATEST)
+        news = self._take(page, poll, LATEST)
+        if self.in_order and known < bottom:  # what lies between this page and the older ones is not known
+            self._drop([run_id for created, run_id in self._order if created < bottom])
+            self.since = bottom
+        return news
+
+    def take_next(self, page: RunPage, poll: int, above: datetime, *, adjoins: bool) -> list[Run]:
+        """Take in the page that follows ``above``, the last creation time of the page before it.
+
+        ``adjoins`` says that surely no run was skipped between the two pages.
+        """
+        return self._take(page, poll, above, adjoins=adjoins)
+
+    def _take(self, page: RunPage, poll: int, above: datetime, *, adjoins: bool = True) -> list[Run]:
+        times = [_created(run) for run in page.runs]
+        unknown_above = any(
+            time > above and run.run_id not in self.runs for time, run in zip(times, page.runs, strict=True)
+        )
+        if times != sorted(times, reverse=True) or unknown_above or not self.in_order:
+            return self._take_unordered(page, poll, above)
+        below = self.reach(page, above)
+        top = above if adjoins or not times else times[0]
+        start = 0 if below == EARLIEST else bisect.bisect_right(self._order, (below, "\uffff"))
+        known = self._order[start : bisect.bisect_left(self._order, (top, ""))]
+        on_page = {run.run_id for run in page.runs}
+        self._drop([run_id for _, run_id in known if run_id not in on_page])
+        # What lies further back than the listing reached was there before, as far as anybody can tell.
+        deeper = {
+            run.run_id for run in page.runs if run.run_id not in self.runs and _created(run) <= self.since
         }
-        if len(times) > MOST_PAGES * PAGE_SIZE:
-            del times[MOST_PAGES * PAGE_SIZE :]
-            since = max(times[-1], _BARELY)
-            kept = {run_id: run for run_id, run in kept.items() if _created(run) > since}
-        return msgspec.structs.replace(self, runs={**self.runs, **kept}, times=times, since=since)
+        if self._accepted is not None:
+            self._accepted -= len(deeper)
+        news = [run for run in page.runs if run.run_id not in deeper and self.runs.get(run.run_id) != run]
+        for run in reversed(page.runs):  # of equal times the older first, as PAI lists them
+            self._put(run, poll)
+        self.since = min(self.since, below)
+        self._trim()
+        if self._accepted is None or below == EARLIEST:
+            self.accept()
+        return news
+
+    def _take_unordered(self, page: RunPage, poll: int, above: datetime) -> list[Run]:
+        """Keep one page alone, where the service does not list in the order that it was asked for."""
+        news = [run for run in page.runs if self.runs.get(run.run_id) != run]
+        self.in_order = False
+        self._drop(list(self.runs))
+        for run in reversed(page.runs):
+            self._put(run, poll)
+        self.since = LATEST if page.next_token or above != LATEST else EARLIEST
+        if self._accepted is None:
+            self.accept()
+        return news
+
+    def reach(self, page: RunPage, above: datetime = LATEST) -> datetime:
+        """Return after which creation time everything is known, once the pages down to this one are read."""
+        if not page.next_token:
+            return EARLIEST
+        if not self.in_order:
+            return LATEST
+        return max(_created(page.runs[-1]), _AFTER_EARLIEST) if page.runs else above
+
+    def is_newer(self, page: RunPage) -> bool:
+        """Tell whether there may be runs between a page and the newest run in here."""
+        return bool(self._order) and self.in_order and self.reach(page) > self._order[-1][0]
 
     @property
-    def total(self) -> int | None:
-        """TotalCount, less the runs that came too late to be on the page where they belong."""
-        return None if self.counted is None else self.counted - self.repeats
+    def further_back(self) -> int | None:
+        """How many runs lie further back by TotalCount, or ``None`` where PAI does not tell it."""
+        if self.total is None:
+            return None
+        return self.total - (len(self.runs) if self.in_order else 0)
 
-    @functools.cached_property
-    def by_experiment(self) -> dict[str | None, list[Run]]:
-        """The runs of each experiment, oldest first; of equal times the older first, as PAI lists them."""
-        found: dict[str | None, list[Run]] = {}
-        for run in reversed(self.runs.values()):
-            found.setdefault(run.experiment_id, []).append(run)
-        return found
+    @property
+    def discrepancy(self) -> int | None:
+        """By how many runs TotalCount differs from what is known; ``None`` where PAI does not tell it.
+
+        0 means that nothing changed further back than the pages that were read just now.
+        """
+        if self.further_back is None or self._accepted is None:
+            return None
+        return self.further_back - self._accepted
+
+    def accept(self) -> None:
+        """Take the number of runs further back as it is now for known."""
+        self._accepted = self.further_back
+
+    def covers(self, query: RunQuery, enough: int | None, since: datetime | None = None) -> bool:
+        """Tell whether the runs in here, created after ``since``, hold the first ``enough`` that match."""
+        since = self.since if since is None else since
+        if since == EARLIEST or (query.window[0] or EARLIEST) > since:
+            return True
+        if enough is None or query.order_by != NEWEST_FIRST:
+            return False
+        return sum(_created(run) > since for run in self.matching(query)) >= enough
 
     def matching(self, query: RunQuery) -> list[Run]:
         """Return the runs in here that match a query, in its order."""
-        experiment_id = query.experiment_id
-        if experiment_id is None:
-            runs = list(filter(query.check(), reversed(self.runs.values())))
-        else:
-            runs = list(filter(query.check(), self.by_experiment.get(experiment_id, [])))
-        query.sort(runs)
-        return runs
+        found = list(filter(query.check(), self._index.get(index_key(query), {}).values()))
+        query.sort(found)
+        return found
 
-    @property
-    def whole(self) -> bool:
-        """Whether there is nothing that it does not show."""
-        return self.sure and self.since == _EARLIEST
-
-    def covers(self, query: RunQuery) -> bool:
-        """Tell whether every run that matches a query is in here."""
-        return self.whole or (self.sure and (query.window[0] or _EARLIEST) > self.since)
-
-    def answer(self, query: RunQuery) -> list[Run] | None:
+    def answer(self, query: RunQuery, enough: int | None, since_poll: int) -> list[Run] | None:
         """Return what PAI would answer to a query now, or ``None`` where this cannot tell.
 
-        A run that was read earlier still matches, but what was logged to it since is not in here.
+        A run that was read before ``since_poll`` may have changed since, so PAI has to be asked.
         """
-        runs = self.matching(query) if self.covers(query) else None
-        return runs if runs is not None and self.read.issuperset(run.run_id for run in runs) else None
+        if not self.covers(query, enough):
+            return None
+        found = self.matching(query)[:enough]
+        return None if any(self._read_at[run.run_id] < since_poll for run in found) else found
 
-    def news(self, before: View) -> list[Run]:
-        """Return the runs read just now that were not there before, or not like this."""
-        return [run for run_id, run in self.runs.items() if before.runs.get(run_id) != run]
+    def was_read(self, run_id: str, poll: int) -> bool:
+        """Tell whether a run was on a page that was read at a poll, or later."""
+        return self._read_at.get(run_id, -1) >= poll
 
-    def older(self, edge: datetime) -> int:
-        """Return how many runs were created up to a moment, not before :attr:`since`."""
-        assert self.total is not None
-        return self.total - self._newer(edge)
+    def pages_to(self, query: RunQuery, enough: int | None) -> float:
+        """Return how many of the newest pages answer a query, as far as is known."""
+        start = query.window[0] or EARLIEST
+        if not self.in_order:
+            return float("inf")
+        if start > self.since or self.since == EARLIEST:
+            return _pages(len(self._order) - bisect.bisect_left(self._order, (start, "")) + 1)
+        if start != EARLIEST:
+            return _pages(len(self._order)) + 1  # the next may show it
+        if enough is not None and query.order_by == NEWEST_FIRST and index_key(query) is None:
+            return _pages(enough) + 1
+        return float("inf") if self.total is None else _pages(self.total)
 
-    def explains(self, before: View) -> bool:
-        """Tell whether TotalCount changed just by what came and went where both views look."""
-        if self.whole or self.total is None or before.total is None:
-            return True  # there is nothing else, or nothing that tells of it
-        if not (self.sure and before.sure):
-            return self.total == before.total
-        edge = max(self.since, before.since)
-        return self.older(edge) == before.older(edge)
+    def _put(self, run: Run, poll: int) -> None:
+        known = self.runs.get(run.run_id)
+        if known is not None and (_created(known), *index_keys(known)) != (_created(run), *index_keys(run)):
+            self._drop([run.run_id])
+            known = None
+        if known is None:
+            bisect.insort(self._order, (_created(run), run.run_id))
+        self.runs[run.run_id] = run
+        self._read_at[run.run_id] = poll
+        for key in index_keys(run):
+            self._index.setdefault(key, {})[run.run_id] = run
 
-    def bears_out(self, baseline: Baseline) -> bool:
-        """Tell whether nothing changed further back than a baseline's edge since it was pinned."""
-        if self.total is None or not self.sure or self.since > baseline.edge:
-            return False
-        return self.older(baseline.edge) == baseline.older
+    def _drop(self, run_ids: list[str]) -> None:
+        for run_id in run_ids:
+            run = self.runs.pop(run_id)
+            del self._read_at[run_id]
+            del self._order[bisect.bisect_left(self._order, (_created(run), run_id))]
+            for key in index_keys(run):
+                of_key = self._index[key]
+                del of_key[run_id]
+                if not of_key:
+                    del self._index[key]
 
-    def unchanged_since(self, baselines: Iterable[Baseline | None]) -> datetime:
-        """Return since when, by PAI's clock, nothing changed further back, as far as baselines tell."""
-        return min((each.known_at for each in baselines if each and self.bears_out(each)), default=LATEST)
-
-    def _newer(self, edge: datetime) -> int:
-        return bisect.bisect_left(self.times, -edge.timestamp(), key=lambda time: -time.timestamp())
-
-
-def newest_runs(workspace_id: str | None, labels: Labels) -> RunQuery:
-    """Return the question that all waits of a workspace with the same labels share."""
-    return RunQuery(
-        workspace_id=workspace_id,
-        labels=labels if isinstance(labels, str) else dict(labels),
-        order_by=NEWEST_FIRST,
-    )
-
-
-def pin_baseline(query: RunQuery) -> Flow[Baseline | None]:
-    """Return what a wait for a query begins from (ListRuns, half a page).
-
-    ``None``, unasked, where it would spare nothing: all who wait ask the same, or pages soon show the window.
-    ``None`` too where PAI does not tell.
-    """
-    shared, start = newest_runs(query.workspace_id, query.labels or {}), query.window[0]
-    near = start is not None and start > datetime.now(timezone.utc) - NEAR
-    if near or msgspec.structs.replace(query, order_by=shared.order_by, verbose=shared.verbose) == shared:
-        return None
-    page, response = yield from exchange(page_request(shared, NEWEST_FIRST, PINNED_RUNS), RunPage)
-    view = View()
-    view.add(page, shared)
-    if not view.sure or view.total is None or response.date is None:
-        return None
-    edge = view.times[-1] if view.times else _EARLIEST
-    return Baseline(edge=edge, older=view.older(edge), known_at=response.date + CLOCK)
+    def _trim(self) -> None:
+        surplus = len(self._order) - MOST_PAGES * PAGE_SIZE
+        if surplus <= 0:
+            return
+        oldest = self._order[:surplus]
+        self._drop([run_id for _, run_id in oldest])
+        self.since = max(self.since, oldest[-1][0], _AFTER_EARLIEST)
+        if self._accepted is not None:
+            self._accepted += surplus
 
 
-def asked_at(flow: Flow[T]) -> Flow[tuple[T, datetime | None]]:
-    """Return what a flow returns, and when, by PAI's clock, the first answer was no sooner made."""
-    asked: datetime | None = None
-    try:
-        request = next(flow)
-        while True:
-            outcome: Outcome = yield request
-            if asked is None and isinstance(outcome, Response) and outcome.date is not None:
-                asked = outcome.date - timedelta(seconds=outcome.seconds)
-            request = flow.send(outcome)
-    except StopIteration as ended:
-        return ended.value, asked
+def _pages(runs: int) -> int:
+    return -(-runs // PAGE_SIZE)
 
 
 def _created(run: Run) -> datetime:
-    return run.gmt_create_time or _EARLIEST
+    return run.gmt_create_time or EARLIEST

@@ -1,270 +1,335 @@
-"""One poll for many waits: watch the newest runs with given labels.
+"""One poll for everybody who waits for runs of one workspace with the same labels.
 
-Everybody who waits for runs of one workspace with the same labels looks at the same snapshots, whatever
-else each of them asks. An interval costs one request: the newest page. What that page cannot show is told
-by TotalCount (``view.py``): where it changes by more, or less, than came and went on the page, something
-changed further back, for instance an old run that got its label only now. Then pages are read back to where
-it changed, if an earlier poll has seen that far. If none has, everybody who waits for runs that old looks
-again, for as few requests as possible: a few pages more, or each one's own exact query.
-
-Who joins looks as well, unless a baseline, their own or another's, says that what matters to them is as it
-was when they asked in vain: so a thousand waits cost hardly more than one when a triggerer starts again.
-
-A run is noticed within one interval, however old it is. Without TotalCount, changes beyond the newest page
-are looked for every :data:`BLIND_POLLS` intervals, as if there had been one. With it, every
-:data:`TRUSTED_POLLS`: two changes further back may cancel out within one interval, such as one label given
-and another taken away.
+A poller owns a task that belongs to no trigger. Each interval it asks for the newest page, and sends each
+subscriber what concerns them. What that page leaves open is answered with as few requests as possible: by
+reading pages back, or by asking a question exactly. :mod:`airflow_provider_pai.waiting` draws the whole path.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import logging
-from collections.abc import AsyncIterator, Hashable, Iterator
-from contextlib import contextmanager, nullcontext
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
+from weakref import WeakKeyDictionary
 
 import msgspec
 
-from airflow_provider_pai.api import PaiError, Run, RunQuery, list_runs
-from airflow_provider_pai.api.flow import call
+from airflow_provider_pai.api import PaiError, RunQuery, list_runs
+from airflow_provider_pai.api.flow import Flow, call
 from airflow_provider_pai.api.models import RunPage
 from airflow_provider_pai.api.operations import page_request
-from airflow_provider_pai.api.paging import PAGE_SIZE
-from airflow_provider_pai.waiting.client import SharedClient
-from airflow_provider_pai.waiting.listing import LATEST, MOST_PAGES, NEWEST_FIRST, Baseline, View
+from airflow_provider_pai.waiting.client import SharedClient, apart
+from airflow_provider_pai.waiting.listing import MOST_PAGES, NEWEST_FIRST, Listing
+from airflow_provider_pai.waiting.questions import Question, Questions, Subscription, UnforeseenError, Update
 
-__all__ = ["Look", "Seat", "Snapshot", "Waiter", "Watch", "exact_polls", "shared_watch"]
+__all__ = ["Poller", "subscribe"]
 
 log = logging.getLogger(__name__)
 
-BLIND_POLLS = 10
 TRUSTED_POLLS = 100
+"""After so many polls everything is looked at again: changes may cancel out in TotalCount."""
 GATHERING_SECONDS = 1.0
-"""How long the first poll waits for others to join, such as all waits of a restarted triggerer."""
+"""How long the first poll waits for others to subscribe, such as all waits of a restarted triggerer."""
+STEP_SECONDS = 1.0
+"""How soon a shorter interval is noticed while a page is awaited."""
 
 
-class Snapshot(msgspec.Struct, frozen=True):
-    """What a poll saw: a view, what is new in it, and whether something changed further back.
+class ReadingBack:
+    """Pages that are read one after another, from the newest on; it may take several intervals."""
 
-    Where the poll failed, ``error`` says how, and the rest says nothing.
-    """
-
-    view: View
-    number: int = 0
-    news: list[Run] = []
-    beyond: bool = False
-    unchanged_since: datetime = LATEST
-    error: PaiError | None = None
-
-
-class Look(msgspec.Struct, frozen=True):
-    """What somebody has to know after the next poll.
-
-    Who ``asked`` PAI before, in vain, needs to know no more than that nothing changed since: since their
-    baseline was pinned, which was just before, or since another's was, if that was before they asked.
-    """
-
-    query: RunQuery
-    baseline: Baseline | None = None
-    asked: datetime | None = None
-
-    def settled_by(self, view: View, unchanged_since: datetime) -> bool:
-        """Tell whether a view is enough."""
-        if self.asked is None or view.covers(self.query):
-            return view.covers(self.query)
-        own = self.baseline is not None and view.bears_out(self.baseline)
-        return own or self.asked >= unchanged_since
-
-    def pages_missing(self, view: View) -> float:
-        """Return how many more pages will be enough, as far as anything tells; else 0 or infinity."""
-        if self.query.window[0] is not None:
-            return 0  # the next page may reach its beginning
-        if view.total is None:
-            return float("inf")
-        known = self.baseline.older if self.baseline is not None and view.since > self.baseline.edge else 0
-        return (view.total - known) / PAGE_SIZE - view.pages
+    def __init__(self, newest: RunPage, below: datetime, known: datetime, *, sign: bool) -> None:
+        self.pages = 1
+        self.below = below
+        """Everything that was created after this was read."""
+        self.known = known
+        """Everything that was created after this had been read before, so that a change there is news."""
+        self.sign = sign
+        """Whether TotalCount says that something changed, or somebody new waits."""
+        self.token = newest.next_token
+        self.total = newest.total_count
+        self.task: asyncio.Task[RunPage] | None = None
 
 
-class Waiter(msgspec.Struct, frozen=True, eq=False):
-    """Somebody who waits: what for, from what on, and how often they want to know."""
+class Poller:
+    """Polls for all subscribers of one workspace and label."""
 
-    look: Look
-    interval: float
-
-
-class Seat(msgspec.Struct, frozen=True):
-    """A waiter's place at a watch."""
-
-    watch: Watch
-    waiter: Waiter
-
-    def look_again(self) -> None:
-        """Make sure that the next poll tells this waiter something, even if there is no news."""
-        self.watch.looks.append(Look(self.waiter.look.query))
-
-    async def ask(self, max_runs: int | None) -> tuple[list[Run], int]:
-        """Return what the waiter's own query really finds, and the last poll that this includes."""
-        return await self.watch.ask(self.waiter.look.query, max_runs)
-
-
-class Watch:
-    """Polls for all waiters of one workspace and label."""
-
-    def __init__(self, client: SharedClient, query: RunQuery) -> None:
-        self.users = 0
+    def __init__(self, client: SharedClient, workspace_id: str | None, labels: dict[str, str]) -> None:
+        self.questions = Questions()
+        self.listing = Listing()
+        self.number = 0
         self._client = client
-        self._query = query
-        self._waiters: list[Waiter] = []
-        self.looks: list[Look] = []
-        self._joined = asyncio.Event()
-        self._view = View()
-        self._number = 0
-        self._unseen = 0
-        self._failed = False
-        self._asking: dict[bytes, asyncio.Task[tuple[list[Run], int]]] = {}
+        self._workspace_id = workspace_id
+        self._query = RunQuery(workspace_id=workspace_id, labels=labels, order_by=NEWEST_FIRST)
+        self._back: ReadingBack | None = None
+        self._changed_meanwhile = False
+        self._trusted = 0
+        self._subscribed = asyncio.Event()
+        self._asking: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
-    @contextmanager
-    def joined(self, waiter: Waiter) -> Iterator[Seat]:
-        """Count somebody among those who wait."""
-        self._waiters.append(waiter)
-        self.looks.append(waiter.look)
-        self._joined.set()
-        try:
-            yield Seat(self, waiter)
-        finally:
-            self._waiters.remove(waiter)
+    def add(self, question: Question, subscription: Subscription) -> Question:
+        """Begin to tell somebody what concerns a question; the first one starts the polls."""
+        question = self.questions.add(question, subscription)
+        self._subscribed.set()
+        if self._task is None:
+            self._start()
+        return question
 
-    async def snapshots(self) -> AsyncIterator[Snapshot]:
-        """Poll for ever, once each interval; yield only what somebody has to know."""
+    async def close(self) -> None:
+        """Stop, and wait until nothing of it is left."""
+        self._closed = True
+        reading = self._back.task if self._back else None
+        left = [task for task in (self._task, reading, *self._asking) if task is not None]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        if reading is not None and not reading.cancelled():
+            reading.exception()  # nobody is left to hear of it
+
+    def _start(self) -> None:
+        self._task = apart(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Start again what ended although somebody waits: they would never be told anything."""
+        if not self._closed:
+            error = None if task.cancelled() else task.exception()
+            log.error("The polls for %s ended and are started again.", self._query.labels, exc_info=error)
+            self._start()
+
+    async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
-        await asyncio.sleep(min(GATHERING_SECONDS, self._interval() / 2))
+        await asyncio.sleep(min(GATHERING_SECONDS, self.questions.interval / 2))
+        # Pollers that started together go their own ways from the second poll on.
+        share = random.random()
         while True:
             started = clock()
-            self._joined.clear()
-            snapshot = await self._poll()
-            if snapshot is not None:
-                yield snapshot
-            while (left := started + self._interval() - clock()) > 0:
-                try:  # whoever joins may want a shorter interval
-                    await asyncio.wait_for(self._joined.wait(), left)
-                    self._joined.clear()
+            left = functools.partial(self._seconds_left, started, share)
+            self._subscribed.clear()
+            try:
+                await self._poll()
+                await self._look_further(left)
+            except PaiError as error:
+                self.questions.fail(error)
+            except Exception as error:
+                log.exception("A poll failed in an unforeseen way.")
+                self.questions.fail(UnforeseenError(f"{type(error).__name__}: {error}"))
+            while (seconds := left()) > 0:
+                try:  # whoever subscribes may want a shorter interval
+                    await asyncio.wait_for(self._subscribed.wait(), seconds)
+                    self._subscribed.clear()
                 except asyncio.TimeoutError:
                     break
+            share = 1.0
 
-    async def ask(self, query: RunQuery, max_runs: int | None) -> tuple[list[Run], int]:
-        """Return what a query really finds, and the number of the last poll before it was asked.
+    def _seconds_left(self, started: float, share: float) -> float:
+        return started + self.questions.interval * share - asyncio.get_running_loop().time()
 
-        Equal questions that wait for their turn are asked once.
+    # --- the newest page ----------------------------------------------------------------------------------
 
-        :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
-        """
-        key = msgspec.json.encode((query, max_runs))
-        task = self._asking.get(key)
-        if task is None:
-            task = self._asking[key] = asyncio.create_task(self._ask(key, query, max_runs))
-        return await asyncio.shield(task)  # one who stops waiting does not stop the others
+    async def _poll(self) -> None:
+        """Read the newest page, tell whom it concerns, and note what it leaves open."""
+        self._send_away((await self._client.settings()).workspace_id)
+        page = await self._newest_page()
+        self.number += 1
+        first, before, known = self.number == 1, self.listing.discrepancy, self.listing.since
+        news = self.listing.take_newest(page, self.number)
+        self.questions.tell(news)
+        sign = first or self.listing.discrepancy not in (None, before)
+        unknown = sign or self.listing.discrepancy is None or self._trusted >= TRUSTED_POLLS
+        self._trusted = 0 if unknown else self._trusted + 1
+        if self._back is not None:  # it goes on first, and what it has passed already is read again after it
+            self._changed_meanwhile |= unknown
+            unknown = False
+        else:
+            unknown |= self._changed_meanwhile
+            self._changed_meanwhile = False
+            self._back = ReadingBack(page, self.listing.reach(page), known, sign=sign)
+        below = self.listing.reach(page)
+        for question in self.questions:
+            if not self.listing.covers(question.query, question.enough, below):
+                question.doubted |= (unknown and not first) or self._may_be_measured(question)
 
-    async def _ask(self, key: bytes, query: RunQuery, max_runs: int | None) -> tuple[list[Run], int]:
-        async with self._client.turn():
-            del self._asking[key]  # whoever asks from now on wants to know what happened since
-            number = self._number
-            located = await self._client.located(query)
-            return await self._client.run(lambda: list_runs(located, max_runs=max_runs)), number
+    async def _newest_page(self) -> RunPage:
+        """Return the newest page, and in one with it as many more as were filled since the last poll."""
+        page = await self._client.run(self._page(), lambda limit: limit.polls)
+        runs, last, pages = list(page.runs), page, 1
+        while last.next_token and self.listing.is_newer(last) and pages < MOST_PAGES:
+            last = await self._client.run(self._page(last.next_token), lambda limit: limit.beyond)
+            known = {run.run_id for run in runs}
+            runs += [run for run in last.runs if run.run_id not in known]
+            pages += 1
+        return msgspec.structs.replace(page, runs=runs, next_page_token=last.next_page_token)
 
-    def _interval(self) -> float:
-        return min((waiter.interval for waiter in self._waiters), default=1.0)
+    def _page(self, token: str = "") -> Callable[[], Flow[RunPage]]:
+        return functools.partial(call, page_request(self._query, NEWEST_FIRST, token=token), RunPage)
 
-    async def _poll(self) -> Snapshot | None:
-        looks, self.looks = self.looks, []
-        self._number += 1
+    def _send_away(self, workspace_id: str | None) -> None:
+        """End the subscriptions that follow the connection, where it names another workspace now."""
+        if workspace_id != self._workspace_id:
+            for question in self.questions:
+                for subscription in question.subscriptions:
+                    if subscription.follows_connection:
+                        subscription.queue.put_nowait(None)
+
+    def _may_be_measured(self, question: Question) -> bool:
+        """Tell whether values may have been logged to awaited runs that were not read in this poll."""
+        return any(
+            not self.listing.was_read(run_id, self.number)
+            for subscription in question.subscriptions
+            for run_id in subscription.pending
+        )
+
+    # --- what the newest page leaves open -----------------------------------------------------------------
+
+    async def _look_further(self, seconds_left: Callable[[], float]) -> None:
+        """Read pages back while that costs less than asking, and ask what pages do not answer."""
+        back = self._back
+        while back is not None:
+            await self._answer_from_pages(back)
+            pages = self._pages_worth_reading(back)
+            for question in self.questions:
+                if not question.open:
+                    continue
+                in_reach = self.listing.pages_to(question.query, question.enough) <= pages
+                if pages == back.pages or (not in_reach and (question.due or not back.sign)):
+                    self._ask(question)
+            if pages == back.pages:
+                self.listing.accept()
+                self._back = None
+                return
+            try:
+                page = await self._next_page(back, seconds_left)
+            except PaiError as error:
+                for question in self.questions:
+                    if question.open:
+                        question.send(Update(error=error))
+                return
+            if page is None:
+                return  # the next poll is due
+            self._take_next(back, page)
+
+    async def _answer_from_pages(self, back: ReadingBack) -> None:
+        """Answer what the pages that were read answer."""
+        for question in self.questions:
+            if question.doubted and self.listing.covers(question.query, question.enough, back.below):
+                question.doubted = False  # whom news on these pages concern was told
+                question.due |= not self.listing.covers(question.query, question.enough, back.known)
+            if question.due and not question.doubted and question.subscriptions:
+                fresh = 0 if question.news_only else self.number
+                runs = self.listing.answer(question.query, question.enough, fresh)
+                if runs is not None:
+                    question.answer(runs)
+                    await asyncio.sleep(0)  # a thousand answers at once would stall the event loop
+            if not question.open:
+                question.settle()
+
+    def _pages_worth_reading(self, back: ReadingBack) -> int:
+        """Return how many pages to read, those read included, for the fewest requests in all."""
+        if not back.token or not self.listing.in_order or back.pages >= MOST_PAGES:
+            return back.pages
+        wanted, doubted_further_back = [], 0
+        for question in self.questions:
+            if question.open:
+                pages = max(self.listing.pages_to(question.query, question.enough), back.pages + 1)
+                wanted.append(pages)
+                doubted_further_back += question.doubted and pages > MOST_PAGES
+        best, least = back.pages, float(len(wanted))
+        for answered, pages in enumerate(sorted(wanted), 1):
+            cost = pages - back.pages + len(wanted) - answered
+            if pages <= MOST_PAGES and cost < least:
+                best, least = int(pages), cost
+        # Where so many would ask, the change may be among pages that are kept: if not now, then next time.
+        return MOST_PAGES if back.sign and doubted_further_back > MOST_PAGES else best
+
+    async def _next_page(self, back: ReadingBack, seconds_left: Callable[[], float]) -> RunPage | None:
+        """Return the next page, or ``None`` where the next poll is due before it comes."""
+        if back.task is None:
+            lane = (lambda limit: limit.beyond) if back.sign else (lambda limit: limit.without_a_sign)
+            back.task = apart(self._client.run(self._page(back.token), lane))
+        while not back.task.done():
+            if (seconds := seconds_left()) <= 0:
+                return None
+            await asyncio.wait({back.task}, timeout=min(seconds, STEP_SECONDS))
+        task, back.task = back.task, None
+        return task.result()
+
+    def _take_next(self, back: ReadingBack, page: RunPage) -> None:
+        if page.total_count is not None and page.total_count < (back.total or 0):
+            back.token = ""  # a run may have been skipped, so what follows would prove nothing
+            return
+        adjoins = page.total_count is not None and page.total_count == back.total
+        self.questions.tell(self.listing.take_next(page, self.number, back.below, adjoins=adjoins))
+        back.pages, back.below, back.token = (
+            back.pages + 1,
+            self.listing.reach(page, back.below),
+            page.next_token,
+        )
+        back.total = page.total_count
+        if back.sign and self.listing.discrepancy == 0:
+            for question in self.questions:  # what changed was found, and nothing else did
+                question.doubted = question.doubted and self._may_be_measured(question)
+
+    # --- a question of its own ----------------------------------------------------------------------------
+
+    def _ask(self, question: Question) -> None:
+        """Ask PAI just this question, unless that is under way."""
+        if question.task is not None and question.due and not question.in_flight and not question.sign:
+            question.stop_asking()  # it waits among those for which there is no hurry
+        if question.task is None:
+            question.sign = question.due
+            question.task = apart(self._answer(question))
+            self._asking.add(question.task)
+            question.task.add_done_callback(self._asking.discard)
+
+    async def _answer(self, question: Question) -> None:
+        def from_now_on() -> None:
+            question.in_flight = True
+            question.due = question.doubted = False  # what happens from now on is not in the answer
+
         try:
-            snapshot = await self._look(looks)
-        except Exception as error:
-            self.looks += looks
-            self._failed = True
-            if not isinstance(error, PaiError):
-                # Raised, it would end every wait at once, and Airflow would start them all again at once.
-                log.exception("A poll failed in an unforeseen way.")
-                error = PaiError(f"unforeseen: {type(error).__name__}: {error}")
-            return Snapshot(view=self._view, error=error)
-        recovered, self._failed = self._failed, False
-        return snapshot if snapshot.news or snapshot.beyond or looks or recovered else None
-
-    async def _look(self, looks: list[Look]) -> Snapshot:
-        before, now = self._view, View()
-        await self._read(now)
-        while before.times and before.times[0] < now.since and now.sure and now.pages < MOST_PAGES:
-            await self._read(now)  # more came in one interval than a page holds
-        first, head = before.pages == 0, now.pages
-        self._unseen = 0 if now.whole else self._unseen + 1
-        due = self._unseen >= (BLIND_POLLS if now.total is None else TRUSTED_POLLS)
-        while True:
-            beyond = not first and (due or not now.explains(before))
-            view = now if first or beyond else now.over(before)
-            wanted = [Look(waiter.look.query) for waiter in self._waiters] if beyond else looks
-            baselines = [waiter.look.baseline for waiter in self._waiters] if wanted else []
-            unchanged_since = view.unchanged_since(baselines)
-            left = [look for look in wanted if not look.settled_by(view, unchanged_since)]
-            if not self._worth_reading(view, now.pages - head, left):
-                break
-            await self._read(now)
-        if beyond:
-            self._unseen = 0
-        self._view = view
-        news = [] if first else now.news(before)
-        return Snapshot(view, self._number, news, beyond, unchanged_since)
-
-    async def _read(self, view: View) -> None:
-        async with self._client.turn() if view.pages else nullcontext():
-            query = await self._client.located(self._query)
-            request = page_request(query, NEWEST_FIRST, token=view.token)
-            view.add(await self._client.run(lambda: call(request, RunPage)), self._query)
-
-    @staticmethod
-    def _worth_reading(view: View, read: int, left: list[Look]) -> bool:
-        """Tell whether one page after so many may spare more than one exact query, now or later."""
-        if view.whole or not view.sure or view.pages >= MOST_PAGES:
-            return False
-        questions = len({msgspec.json.encode(look.query) for look in left})
-        if questions <= read + 1:
-            return False
-        if questions > MOST_PAGES:
-            return True  # then the next change is found in what these pages show, without so many queries
-        return min(look.pages_missing(view) for look in left) <= min(questions, MOST_PAGES - view.pages)
-
-
-_watches: dict[Hashable, Watch] = {}
-
-
-@contextmanager
-def shared_watch(key: Hashable, client: SharedClient, query: RunQuery) -> Iterator[Watch]:
-    """Give the watch of a key to one more user; it is forgotten when the last one leaves."""
-    key = (id(asyncio.get_running_loop()), key)
-    watch = _watches.setdefault(key, Watch(client, query))
-    watch.users += 1
-    try:
-        yield watch
-    finally:
-        watch.users -= 1
-        if watch.users == 0:
-            del _watches[key]
-
-
-async def exact_polls(
-    client: SharedClient, query: RunQuery, max_runs: int | None, interval: float
-) -> AsyncIterator[Snapshot]:
-    """Ask one waiter's own query each interval, where polls cannot be shared; every answer is news."""
-    clock = asyncio.get_running_loop().time
-    for number in itertools.count(1):
-        started = clock()
-        try:
-            located = await client.located(query)
-            runs = await client.run(functools.partial(list_runs, located, max_runs=max_runs))
-            view = View(runs={run.run_id: run for run in reversed(runs)})
-            yield Snapshot(view=view, number=number, news=runs)
+            runs = await self._client.run(
+                functools.partial(list_runs, question.query, max_runs=question.enough),
+                lambda limit: limit.beyond if question.sign else limit.without_a_sign,
+                before_asking=from_now_on,
+            )
+            update = Update(runs=runs, complete=True)
         except PaiError as error:
-            yield Snapshot(view=View(), error=error)
-        await asyncio.sleep(max(0.0, started + interval - clock()))
+            question.due, update = True, Update(error=error)
+        except Exception as error:
+            log.exception("A question failed in an unforeseen way.")
+            question.due, update = True, Update(error=UnforeseenError(f"{type(error).__name__}: {error}"))
+        question.task, question.in_flight = None, False
+        question.send(update)
+
+
+_pollers: WeakKeyDictionary[SharedClient, dict[object, Poller]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def subscribe(
+    client: SharedClient, workspace_id: str | None, question: Question, subscription: Subscription
+) -> AsyncIterator[None]:
+    """Send a subscriber what concerns a question, over the poll of all who wait for the same labels."""
+    of_client = _pollers.setdefault(client, {})
+    labels = dict(question.query.label_items)
+    key = workspace_id, tuple(labels.items())
+    poller = of_client.get(key)
+    if poller is None:
+        poller = of_client[key] = Poller(client, workspace_id, labels)
+    question = poller.add(question, subscription)
+    try:
+        yield
+    finally:
+        poller.questions.remove(question, subscription)
+        if not poller.questions:
+            del of_client[key]
+            if not of_client:
+                _pollers.pop(client, None)
+            await poller.close()
