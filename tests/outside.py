@@ -57,12 +57,12 @@ def airflow_environment(
     }
 
 
-def until(found: Callable[[], T | None], what: str, seconds: float = SECONDS) -> T:
+def until(found: Callable[[], T | None], what: str, seconds: float = SECONDS, *, every: float = 0.3) -> T:
     """Ask until the answer is true, and return it."""
     deadline = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
-        time.sleep(0.3)
+        time.sleep(every)
     return answer
 
 

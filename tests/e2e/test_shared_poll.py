@@ -1,18 +1,20 @@
 """One poll for all waits, in real Airflows that have no shared streams: 2.10.4 and 3.2.2, side by side.
 
-In each, sixty mapped sensors and two that end in the triggerer wait for the same label. A third of the runs is
-labelled, the triggerer is killed with -9, a third is labelled while there is none, and the last third after
-another one has been started. What the server was asked is counted there.
+In each, sixty mapped sensors and two that end in the triggerer wait for the same label. A third of the runs
+is labelled, the triggerer is killed with -9, a third is labelled while there is none, and the last third
+after another one has been started. What PAI was asked is counted at its server.
 """
 
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ CONSOLE = "https://console.example/{run_id}"
 FERNET_KEY = urlsafe_b64encode(secrets.token_bytes(32)).decode()
 SETTINGS = {
     "CORE__EXECUTOR": "LocalExecutor",
+    "CORE__PARALLELISM": "10",
+    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
     "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
     "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",  # so that a killed one is soon replaced
     # For Airflow 2
@@ -92,6 +96,12 @@ class Story:
     seconds: dict[str, float] = field(default_factory=dict)
     """How long each part took."""
 
+    def log(self, wait: Wait, name: str) -> str:
+        """Return what the logs of this name (a pattern) have of a wait."""
+        task_id, index = wait
+        place = f"dag_id={DAG}/run_id=*/task_id={task_id}" + (f"/map_index={index}" if index >= 0 else "")
+        return "".join(log.read_text() for log in self.home.glob(f"logs/{place}/{name}"))
+
 
 def tell(version: str, home: Path, mark: str) -> Story:
     """Let the story happen in an Airflow of this version."""
@@ -99,6 +109,8 @@ def tell(version: str, home: Path, mark: str) -> Story:
     story = Story(home, "pai_run_link" if is_2 else "_link_PaiRunLink")
     programs = CHECKOUT / ".venvs" / version / "bin"
     (home / "dags").mkdir()
+    with closing(sqlite3.connect(home / "airflow.db")) as database:
+        database.execute("PRAGMA journal_mode=WAL")  # as Airflow 3 has it: who reads does not stop who writes
     try:
         with local_pai(mark) as pai:
             arrange(story, pai)
@@ -142,23 +154,21 @@ def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
     def took(what: str) -> None:
         nonlocal clock
         story.seconds[what], clock = time.monotonic() - clock, time.monotonic()
-        print(story.link_key, what, story.seconds[what], flush=True)
 
     airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_e2e", console_url=CONSOLE))
     until(lambda: airflow.has_dags(DAG), "the DAG read")
     run_id = airflow.start(DAG)
     took("read")
-    until(all_deferred, "all deferred")
+    until(all_deferred, "all deferred", every=2)
     took("deferred")
     time.sleep(2 * INTERVAL)  # the last ones have joined
     since = time.time()
     time.sleep(COUNTED * INTERVAL)
     story.counted = polls(since, since + COUNTED * INTERVAL)
     took("counted")
-    print(len(story.counted), flush=True)
 
     label(0)
-    until(lambda: states().count("success"), "the first waits ended")
+    until(lambda: states().count("success"), "the first waits ended", every=2)
     environment = airflow.kill_triggerer()
     killed = time.time()
     story.ended_before = states().count("success")
@@ -170,7 +180,7 @@ def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
     until(lambda: len(polls(started)) >= 2, "polls of the new triggerer")
     took("restarted")
     label(2)
-    until(lambda: airflow.state(DAG, run_id), "the end")
+    until(lambda: airflow.state(DAG, run_id), "the end", every=1)
     took("ended")
     story.seconds_after, story.after = time.time() - started, polls(started)
 
@@ -205,12 +215,24 @@ def telling(
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def story(request: pytest.FixtureRequest, telling: dict[str, Future[Story]]) -> Story:
-    return telling[request.param].result()
+    version: str = request.param
+    story = telling[version].result()
+    parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in story.seconds.items())
+    print(
+        f"\n{version}: {len(story.counted)} ListRuns in {COUNTED * INTERVAL} s for {len(WAITING)} waits; "
+        f"{len(story.after)} in the {story.seconds_after:.0f} s after the restart ({parts})"
+    )
+    return story
 
 
 def test_all_waits_share_one_poll_an_interval(story: Story) -> None:
     assert COUNTED - 1 <= len(story.counted) <= COUNTED + 2
     assert all("ExperimentId" not in poll["query"] for poll in story.counted)
+
+
+def test_the_triggerer_was_killed_in_the_middle(story: Story) -> None:
+    assert 0 < story.ended_before < len(WAITING)
+    assert story.while_dead == []
 
 
 def test_every_wait_ends_with_its_own_run_and_no_other(story: Story) -> None:
@@ -219,17 +241,15 @@ def test_every_wait_ends_with_its_own_run_and_no_other(story: Story) -> None:
     assert found == {wait: [run] for wait, run in story.runs.items()}
 
 
-def test_the_triggerer_was_killed_in_the_middle(story: Story) -> None:
-    assert 0 < story.ended_before < len(WAITING)
-    assert story.while_dead == []
-
-
 def test_another_triggerer_takes_over_without_asking_for_each_wait(story: Story) -> None:
-    assert len(story.after) <= story.seconds_after / INTERVAL + 4
+    assert 2 <= len(story.after) <= story.seconds_after / INTERVAL + 4
 
 
 @pytest.mark.parametrize("task_id", ENDED)
 def test_a_trigger_that_ends_its_task_pushes_what_a_worker_would(story: Story, task_id: str) -> None:
+    begun = {wait: story.log(wait, "attempt=1.log").count("::group::Pre ") for wait in WAITING}
+    assert begun[task_id, -1] == 1  # so no worker has touched it since
+    assert begun[MAPPED, 0] == 2
     by_trigger, by_worker = story.pushed[task_id, -1], story.pushed[MAPPED, 0]
     assert [[*run] for run in by_trigger] == [[*run] for run in by_worker]
     link = CONSOLE.format(run_id=story.runs[task_id, -1])
@@ -237,21 +257,18 @@ def test_a_trigger_that_ends_its_task_pushes_what_a_worker_would(story: Story, t
     assert story.pushed_links[task_id] == link
 
 
-def test_each_wait_logs_under_its_own_task(story: Story) -> None:
-    for (task_id, index), experiment in story.experiments.items():
-        place = f"task_id={task_id}" + (f"/map_index={index}" if index >= 0 else "")
-        logs = [*story.home.glob(f"logs/dag_id={DAG}/run_id=*/{place}/attempt=1.log.trigger.*.log")]
-        assert logs
-        text = "".join(log.read_text() for log in logs)
-        assert LABEL in text
-        others = {other for other in story.experiments.values() if other in text} - {experiment}
-        assert not others
+def test_each_wait_says_in_the_log_of_its_own_task_what_it_asks_and_what_came(story: Story) -> None:
+    for wait, experiment in story.experiments.items():
+        said = story.log(wait, "attempt=1.log.trigger.*.log")
+        assert f"Waiting for 1 run with {LABEL}, experiment_id={experiment}" in said
+        # Airflow 3 writes a trigger's last lines to the triggerer's own log where it has closed this one first.
+        assert f"0 runs carry {LABEL}" in said
+        assert {other for other in story.experiments.values() if other in said} == {experiment}
 
 
-def test_no_error_is_in_any_log(story: Story) -> None:
-    assert files_with(story.home, "exception was never retrieved") == []
-    assert files_with(story.home / "logs", "Traceback") == []
-    assert files_with(story.home / "logs", "airflow_provider_pai/") == []
+@pytest.mark.parametrize("trace", ["exception was never retrieved", "Traceback", "airflow_provider_pai/"])
+def test_no_error_is_in_any_log(story: Story, trace: str) -> None:
+    assert files_with(story.home, trace) == []
 
 
 def test_no_secret_is_in_the_database_or_in_any_log(story: Story) -> None:
