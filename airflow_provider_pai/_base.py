@@ -128,16 +128,3 @@ def without_later(value: Any) -> Any:
     if isinstance(value, Mapping) and is_later(value):
         return {name: known for name, known in value.items() if not is_later(known)} or None
     return None if is_later(value) else value
-
-
-def whole_number(name: str, value: Any) -> int:
-    """Return a number of at least 1; a template renders it as text.
-
-    :raises PaiUsageError: anything else.
-    """
-    from airflow_provider_pai.api.errors import PaiUsageError
-
-    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise PaiUsageError(f"{name}={value!r} must be a whole number of at least 1.")
-    return number

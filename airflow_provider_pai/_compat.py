@@ -115,8 +115,9 @@ def get_connection(conn_id: str) -> Connection:
 async def aget_connection(conn_id: str) -> tuple[Connection, dict[str, Any]]:
     """Return a connection and its extras without blocking the event loop.
 
-    Until 3.3.2 Airflow's own async way masks secrets with a sync call, which can dead-lock a triggerer
-    (airflow FACTS 3); there the sync way runs in asgiref's thread, which its sync calls find back from.
+    Before 3.3.2 Airflow's own async way masks secrets with a sync call, which can dead-lock a triggerer
+    (apache/airflow#65286). There the sync way runs in a thread of asgiref's, from which Airflow's sync calls
+    find the way back to the event loop.
     """
     connection = _first("Connection", "airflow.sdk", "airflow.models.connection")
     if hasattr(connection, "aextra_dejson"):

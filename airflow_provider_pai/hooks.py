@@ -112,7 +112,7 @@ class PaiHook(BaseHook):
             yield client
 
     async def asettings(self) -> connection.Settings:
-        """Read the connection anew, without blocking the event loop, and return its settings."""
+        """Read the connection again, without blocking the event loop, and return its settings."""
         conn, extra = await aget_connection(self.pai_conn_id)
         self.settings = connection.Settings.of(conn, extra, self.region)
         return self.settings

@@ -1,8 +1,6 @@
 """The button on a task that opens what a run came from in the PAI console.
 
 No page of a run or an experiment is documented, so none is invented: the link leads to the run's source.
-
-Source: FACTS 8.
 """
 
 from __future__ import annotations

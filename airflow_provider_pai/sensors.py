@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later, whole_number, without_later
+from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later, without_later
 from airflow_provider_pai._compat import (
     AirflowFailException,
     AirflowNotFoundException,
@@ -112,6 +112,8 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
 
     def _check_parameters(self, start_from_trigger: bool) -> None:
         from airflow_provider_pai.api.errors import PaiUsageError
+        from airflow_provider_pai.api.parameters import whole_number
+        from airflow_provider_pai.waiting.condition import RunCondition
 
         whole_number("fault_tolerance", self.fault_tolerance)
         for name, given in (
@@ -125,7 +127,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                 "exponential_backoff is not possible with deferrable=True, where many waits share one poll: "
                 "leave one of them out."
             )
-        self._condition({name: without_later(getattr(self, name)) for name in (*FILTERS, *_BOUNDS)})
+        RunCondition.of(**{name: without_later(getattr(self, name)) for name in (*FILTERS, *_BOUNDS)})
 
     def _check_start_from_trigger(self) -> None:
         from airflow_provider_pai.api.errors import PaiUsageError
@@ -149,30 +151,20 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     @cached_property
     def condition(self) -> RunCondition:
         """What ends the wait; fixed when the task starts."""
-        return self._condition({name: getattr(self, name) for name in (*FILTERS, *_BOUNDS)})
-
-    @staticmethod
-    def _condition(given: dict[str, Any]) -> RunCondition:
-        from airflow_provider_pai.api import RunQuery
         from airflow_provider_pai.waiting.condition import RunCondition
 
-        known = {name: value for name, value in given.items() if value is not None}
-        bounds: dict[str, Any] = {name: known.pop(name, None) for name in _BOUNDS}
-        min_runs = whole_number("min_runs", 1 if bounds["min_runs"] is None else bounds["min_runs"])
-        max_runs = max(100, min_runs) if bounds["max_runs"] is None else bounds["max_runs"]
-        return RunCondition(
-            query=RunQuery.of(**known),
-            min_runs=min_runs,
-            max_runs=whole_number("max_runs", max_runs),
-            metrics=dict(bounds["metrics"]) if bounds["metrics"] else bounds["metrics"],
-        )
+        return RunCondition.of(**{name: getattr(self, name) for name in (*FILTERS, *_BOUNDS)})
 
     def execute(self, context: Context) -> Any:
         """Wait: in this worker, or after one look in the triggerer."""
-        self.log.info("Waiting for %s.", self.condition.describe())
+        from airflow_provider_pai.api import PaiError, PaiUsageError
+
+        try:
+            self.log.info("Waiting for %s.", self.condition.describe())
+        except PaiUsageError as error:  # what a template rendered
+            raise self._failure(f"PaiUsageError: {error}", permanent=True) from error
         if not self.deferrable:
             return super().execute(context)
-        from airflow_provider_pai.api import PaiError
         from airflow_provider_pai.triggers import PaiRunTrigger
 
         failed_polls = 0
@@ -299,8 +291,6 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         for name in ("created_after", "created_before"):
             if isinstance(arguments[name], datetime):
                 arguments[name] = arguments[name].isoformat()
-        if not any(is_later(arguments[name]) for name in _BOUNDS):
-            arguments |= {"min_runs": self.condition.min_runs, "max_runs": self.condition.max_runs}
         return {
             **arguments,
             "poke_interval": float(self.poke_interval),

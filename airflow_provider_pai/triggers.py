@@ -12,9 +12,9 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._base import FILTERS, whole_number
+from airflow_provider_pai._base import FILTERS
 from airflow_provider_pai._compat import BaseTrigger, task_success, trigger_event
-from airflow_provider_pai.api import PaiError, Run, RunQuery
+from airflow_provider_pai.api import PaiError, Run
 from airflow_provider_pai.gating.rules import MetricRules
 from airflow_provider_pai.links import console_url, link_key
 from airflow_provider_pai.waiting.client import shared_client
@@ -130,13 +130,8 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
         :raises PaiUsageError: as the sensor would.
         """
         self.check_interval()
-        return RunCondition(
-            query=RunQuery.of(
-                **{name: getattr(self, name) for name in FILTERS if getattr(self, name) is not None}
-            ),
-            min_runs=whole_number("min_runs", self.min_runs),
-            max_runs=whole_number("max_runs", self.max_runs or max(100, int(self.min_runs))),
-            metrics=dict(self.metrics) if self.metrics is not None else None,
+        return RunCondition.of(
+            **{name: getattr(self, name) for name in (*FILTERS, "min_runs", "max_runs", "metrics")}
         )
 
     async def _met(self, runs: list[dict[str, Any]]) -> Any:

@@ -1,4 +1,4 @@
-"""What several test modules share: a driver of flows that does no IO, and the fixture ``pai_emulator``."""
+"""What several test modules share: a way to run flows without IO, and the fixture ``pai_emulator``."""
 
 from __future__ import annotations
 

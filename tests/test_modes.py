@@ -363,7 +363,7 @@ def test_what_is_pushed_is_the_same_to_the_byte(pai: Any) -> None:
     assert pushed == pushed[:1] * len(MODES)
 
 
-@pytest.mark.parametrize("mode", ["poke", "deferred", "ended by the trigger"])
+@pytest.mark.parametrize("mode", ["poke", "deferred"])
 def test_a_connection_that_is_not_found_meanwhile_ends_no_wait(pai: Any, mode: str) -> None:
     run_id = pai.add_run("a")
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from airflow_db import VERSION, airflow_db, first, load_dags, new_dag, pai, run_dag, schedule
+from test_triggers import in_one_loop, more_polls, quota, the_poller, triggerer, wait
 
-from airflow_provider_pai._compat import SHARES_POLLS, starts_in_triggerer
+from airflow_provider_pai._compat import starts_in_triggerer
 from airflow_provider_pai.sensors import PaiRunSensor
 
 PAGE = Path(__file__).parent.parent / "docs" / "versions.md"
@@ -82,8 +83,18 @@ def test_what_another_task_hands_on_does_not_start_in_the_triggerer(airflow_db: 
     assert "Leave it out" in why
 
 
+@in_one_loop
+async def test_all_waits_with_the_same_labels_share_one_poll(pai: Any, quota: None) -> None:
+    assert said("One poll for all waits with the same labels")
+    async with triggerer() as airflow:
+        for index in range(50):
+            airflow.start(wait(name=f"never-{index}", poke_interval=0.5))
+        await more_polls(pai, 3)
+        assert all("Name" not in request.query for request in pai.requests)  # nobody asks for themselves
+        the_poller()
+
+
 def test_what_is_done_in_silence_is_as_the_page_says() -> None:
-    assert said("One poll for all waits with the same labels") == SHARES_POLLS
     stores = first("AssetStateStoreAccessors", "airflow.sdk.execution_time.context")
     assert said("Announced runs outlive a restart of the triggerer") == (stores is not None)
 

@@ -25,7 +25,7 @@ An error says two things about a second try:
 - ``retryable``, marked ``(t)`` or ``(r)``: the same task may succeed later, so Airflow may retry it. Every
   transient error is retryable.
 
-Every other error is permanent: it comes back until somebody changes something, and its text says what.
+Every other error is permanent: it comes back until a person changes something, and its text says what.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PaiError(Exception):
     """Whether the same task may succeed later, so that Airflow may retry it."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The default would call __init__ with the finished text alone; errors cross process borders.
+        # The default would call __init__ with only the finished text; errors are pickled between processes.
         return _restore, (type(self), self.args, self.__dict__)
 
 
@@ -81,7 +81,7 @@ class PaiConfigurationError(PaiError):
 class PaiTransportError(PaiError):
     """No answer arrived: the connection was refused or reset, or a time limit passed.
 
-    ``sent`` is False where PAI surely never saw the request, so that even a write may be tried again.
+    ``sent`` is False where PAI cannot have received the request, so that even a write may be sent again.
     """
 
     transient = retryable = True

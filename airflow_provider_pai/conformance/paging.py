@@ -133,8 +133,8 @@ def page_size(scene: Scene) -> Flow[Finding]:
     "Is `TotalCount` given, and right?",
     assumed="No loop depends on it. The client compares it between pages to notice deletions (see below), "
     "and the triggerer between polls to notice late labels.",
-    setting="None: without it, a run deleted while a listing is read can hide another one, and a wait that "
-    "shares its polls notices an old run's late label within 10 intervals.",
+    setting="`[pai] read_back_share`: without it, a wait notices an old run's late label by reading back, "
+    "within two intervals or more. And a run deleted while a listing is read can hide another one.",
 )
 def total_count(scene: Scene) -> Flow[Finding]:
     """Compare it with the runs of the experiment."""

@@ -9,6 +9,7 @@ import msgspec
 
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
+from airflow_provider_pai.api.parameters import whole_number
 from airflow_provider_pai.api.query import RunQuery
 from airflow_provider_pai.gating.rules import MetricRule, MetricRules, wait_rules
 
@@ -41,6 +42,22 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
             wait_rules(self.metrics)
             if not self.query.needs_details:
                 raise PaiUsageError("metrics are not listed with verbose=False; leave it out.")
+
+    @classmethod
+    def of(
+        cls, *, min_runs: Any = None, max_runs: Any = None, metrics: MetricRules | None = None, **filters: Any
+    ) -> RunCondition:
+        """Return what a task's or a trigger's arguments mean; ``None`` is not given, and texts are numbers.
+
+        :raises PaiUsageError: arguments that cannot be meant, with what to write instead.
+        """
+        least = 1 if min_runs is None else _number("min_runs", min_runs)
+        return cls(
+            query=RunQuery.of(**{name: value for name, value in filters.items() if value is not None}),
+            min_runs=least,
+            max_runs=max(100, least) if max_runs is None else _number("max_runs", max_runs),
+            metrics=None if metrics is None else dict(metrics),
+        )
 
     @property
     def enough(self) -> int | None:
@@ -103,3 +120,8 @@ def _labels(query: RunQuery) -> str:
 
 def _rules(metrics: MetricRules) -> str:
     return " and ".join(f"{rule.metric} {rule}" for rule in wait_rules(metrics))
+
+
+def _number(name: str, value: Any) -> int:
+    given = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    return int(whole_number(name, given))

@@ -155,7 +155,10 @@ class Questions:
         if not question.subscriptions:
             question.stop_asking()
             del self._by_key[question.key]
-            del self._by_filter[index_key(question.query)][question.key]
+            of_filter = self._by_filter[index_key(question.query)]
+            del of_filter[question.key]
+            if not of_filter:
+                del self._by_filter[index_key(question.query)]
         if subscription.interval <= self.interval:
             left = (each.interval for question in self for each in question.subscriptions)
             self.interval = min(left, default=float("inf"))

@@ -27,7 +27,6 @@ class PollingTrigger:
 
     pai_conn_id: str
     region: str | None
-    workspace_id: str | None
     poke_interval: float
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -60,20 +59,20 @@ class PollingTrigger:
     ) -> AsyncGenerator[tuple[Update, Subscription], None]:
         """Yield what concerns a question, for ever; a connection that cannot be read is a failed poll.
 
-        The workspace is the trigger's own, or else the one that the connection names at any time.
+        The workspace is the query's own, or else the one that the connection names at any time.
         """
         async with shared_client(self.pai_conn_id, self.region) as client:
             while True:
-                follows = self.workspace_id is None
+                follows = query.workspace_id is None
                 subscription = Subscription(self.poke_interval, follows_connection=follows)
                 try:
-                    workspace_id = self.workspace_id or (await client.settings()).workspace_id
+                    workspace_id = query.workspace_id or (await client.settings()).workspace_id
                 except PaiError as error:
                     yield Update(error=error), subscription
                     await asyncio.sleep(self.poke_interval)
                     continue
-                query = msgspec.structs.replace(query, workspace_id=workspace_id)
-                question = Question(query, enough, news_only=news_only)
+                located = msgspec.structs.replace(query, workspace_id=workspace_id)
+                question = Question(located, enough, news_only=news_only)
                 async with subscribe(client, workspace_id, question, subscription):
                     while (update := await _next(subscription)) is not None:
                         yield update, subscription
