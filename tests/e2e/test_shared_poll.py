@@ -261,7 +261,7 @@ def test_each_wait_says_in_the_log_of_its_own_task_what_it_asks_and_what_came(st
     for wait, experiment in story.experiments.items():
         said = story.log(wait, "attempt=1.log.trigger.*.log")
         assert f"Waiting for 1 run with {LABEL}, experiment_id={experiment}" in said
-        # Airflow 3 writes a trigger's last lines to the triggerer's own log where it has closed this one first.
+        # The last lines need not be here: Airflow 3 may close this log first, and then uses the triggerer's.
         assert f"0 runs carry {LABEL}" in said
         assert {other for other in story.experiments.values() if other in said} == {experiment}
 
