@@ -219,12 +219,10 @@ class AirflowApi:
         state: str = self.get(f"dags/{dag_id}/dagRuns/{run_id}")["state"]
         return state if state in ("success", "failed") else None
 
-    def xcom(
-        self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1, key: str = "return_value"
-    ) -> Any:
-        """Return what a task pushed, by default what it returned."""
-        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
-        return self.get(f"{path}?map_index={map_index}&stringify=false")["value"]
+    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        """Return what a task returned."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        return self.get(path)["value"]
 
     def links(self, dag_id: str, run_id: str, task_id: str) -> dict[str, str | None]:
         """Return the addresses behind a task's buttons."""
