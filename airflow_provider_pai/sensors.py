@@ -121,11 +121,11 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             ("start_from_trigger", start_from_trigger),
         ):
             if given and not self.deferrable:
-                raise PaiUsageError(f"{name}=True goes with deferrable=True: no trigger would be there.")
+                raise PaiUsageError(f"{name}=True needs deferrable=True: without it there is no trigger.")
         if self.deferrable and self.exponential_backoff:
             raise PaiUsageError(
-                "exponential_backoff is not possible with deferrable=True, where many waits share one poll: "
-                "leave one of them out."
+                "exponential_backoff does not go with deferrable=True, where many waits share one poll. "
+                "Leave it out, or write deferrable=False where [operators] default_deferrable is on."
             )
         RunCondition.of(**{name: without_later(getattr(self, name)) for name in (*FILTERS, *_BOUNDS)})
 

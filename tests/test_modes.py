@@ -273,7 +273,7 @@ CASES = {
         says=("AirflowFailException", "experiment_id is empty"),
     ),
     "bounds that no listing meets, from a template": Case(
-        wait={"min_runs": "{{ 0 }}", "retries": 3}, state="failed", says=("min_runs='0'",)
+        wait={"min_runs": "{{ 0 }}", "retries": 3}, state="failed", says=("min_runs=0",)
     ),
     # There is no such connection: Airflow says the same where a secrets backend does not answer.
     "missing connection": Case(

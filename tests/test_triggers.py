@@ -589,7 +589,7 @@ async def test_a_question_whose_last_asker_has_left_is_cancelled(pai, monkeypatc
             airflow.start(wait(name=f"never-{index}"))
         await until(lambda: sum("Name" in request.query for request in pai.requests) == 16)
         made = the_poller()
-        assert len(made._asking) == 4
+        await until(lambda: len(made._asking) == 4)
         for number in range(16, 20):
             airflow.tasks[number].cancel()
         await until(lambda: not made._asking)
