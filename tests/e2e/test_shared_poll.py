@@ -8,6 +8,7 @@ the last third after another one has been started. What PAI was asked is counted
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sqlite3
 import time
@@ -15,14 +16,17 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from outside import CHECKOUT, KEY, SECONDS, LocalPai, family, files_with, local_pai, until
 from standalone import Airflow, Airflow2, running
+
+from demo.standalone import members
 
 pytestmark = pytest.mark.timeout(6 * SECONDS)
 
@@ -124,8 +128,7 @@ def tell(version: str, home: Path, mark: str) -> Story:
                 play(story, airflow, pai)
         assert family(mark) == []
     finally:
-        for process in family(mark):
-            process.kill()
+        kill_sessions(mark)
     return story
 
 
@@ -206,6 +209,14 @@ def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
     story.pushed = pushed(story.home)
 
 
+def kill_sessions(mark: str) -> None:
+    """Kill all that is marked, and its sessions: some of Airflow's processes overwrite their environment."""
+    for process in family(mark):
+        with suppress(psutil.Error, ProcessLookupError):
+            for pid in members(os.getsid(process.pid)):
+                psutil.Process(pid).kill()
+
+
 @pytest.fixture(scope="module")
 def telling(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -221,8 +232,7 @@ def telling(
         }
     finally:
         for mark in marks.values():  # none is left, unless the tests were interrupted
-            for process in family(mark):
-                process.kill()
+            kill_sessions(mark)
         pool.shutdown()
 
 
