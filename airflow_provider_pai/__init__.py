@@ -64,7 +64,7 @@ def get_provider_info() -> dict[str, object]:
                             "not among the newest 100. From 0 to 1; one request in 3 seconds at least."
                         ),
                         "type": "float",
-                        "default": "0.5",
+                        "default": "0.6",
                     },
                 },
             }

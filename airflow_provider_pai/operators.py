@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pai._base import RunFilterOperator
 from airflow_provider_pai._compat import object_storage_path
+from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.links import PaiRunLink
 from airflow_provider_pai.tracking.operators import (
     PaiCreateRunOperator,
@@ -50,22 +52,26 @@ class PaiListRunsOperator(RunFilterOperator):
     Takes the filters of :class:`~airflow_provider_pai._base.RunFilterOperator`, and:
 
     :param verbose: False leaves labels, params and metrics out, unless labels are asked for.
-    :param page_size: runs a request asks for.
-    :param max_runs: list at most the first so many.
+    :param page_size: runs a request asks for; templated.
+    :param max_runs: list at most the first so many in the order of ``order_by``: the oldest, by default.
+        ``order_by="GmtCreateTime DESC"`` lists the newest. If more runs match, the log says so. Templated.
     :param output_path: write the runs there as JSON Lines instead, to any path Airflow's object storage
         knows (``oss://conn@bucket/runs.jsonl``, ``file:///…``); templated.
     :return: ``[run.to_dict(), …]``, or ``{"path": output_path, "count": number of runs}``.
     :raises PaiUsageError: the list is too large for XCom and no ``output_path`` is given.
     """
 
-    template_fields: Sequence[str] = (*RunFilterOperator.template_fields, "output_path")
+    template_fields: Sequence[str] = (
+        *RunFilterOperator.template_fields,
+        *("page_size", "max_runs", "output_path"),
+    )
 
     def __init__(
         self,
         *,
         verbose: bool = True,
-        page_size: int = 100,
-        max_runs: int | None = None,
+        page_size: int | str = 100,
+        max_runs: int | str | None = None,
         output_path: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -73,29 +79,50 @@ class PaiListRunsOperator(RunFilterOperator):
         self.verbose = verbose
         self.page_size = page_size
         self.max_runs = max_runs
+        self._max_runs_given = max_runs is not None
         self.output_path = output_path
+        if hasattr(verbose, "resolve") or isinstance(verbose, str):
+            raise PaiUsageError(f"verbose={verbose!r} must be True or False; it is not templated.")
 
     def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
         """List, and push the runs or where they were written."""
         from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
+        most = _number(self.max_runs)
         asked: dict[str, Any] = {
             "verbose": self.verbose,
-            "page_size": self.page_size,
-            "max_runs": self.max_runs,
+            "page_size": _number(self.page_size),
+            # One more than is pushed: it tells whether more runs match.
+            "max_runs": most + 1 if type(most) is int and most > 0 else most,
             **self.filters(),
         }
         with permanent_errors_fail_the_task():
+            if self._max_runs_given and most is None:
+                raise PaiUsageError(
+                    "max_runs is None. Leave it out to list all, or check where it came from."
+                )
             if self.output_path is not None:
-                return self._write(self.output_path, self.hook.iter_runs(**asked), context)
+                return self._write(self.output_path, self.hook.iter_runs(**asked), most, context)
             runs = self.hook.list_runs(**asked)
+            more = most is not None and len(runs) > most
+            runs = runs[:most]
             self.push_link(context, runs)
-            self.log.info("Found %d runs.", len(runs))
+            self._log_count("Found", len(runs), more, "")
             return _small_enough([run.to_dict() for run in runs])
 
-    def _write(self, output_path: str, runs: Iterator[Run], context: Context) -> dict[str, Any]:
-        from airflow_provider_pai.api import PaiUsageError
+    def _log_count(self, verb: str, count: int, more: bool, to: str) -> None:
+        self.log.info("%s %d run%s%s.", verb, count, "" if count == 1 else "s", to)
+        if more:
+            self.log.info(
+                "More runs match than max_runs=%s; these are the first in the order %r. For others raise "
+                "max_runs, narrow the filters, or change order_by.",
+                self.max_runs,
+                self.order_by,
+            )
 
+    def _write(
+        self, output_path: str, runs: Iterator[Run], most: int | None, context: Context
+    ) -> dict[str, Any]:
         if not output_path:
             raise PaiUsageError("output_path is empty. Leave it out, or check the template it came from.")
         path = object_storage_path(output_path)
@@ -104,23 +131,27 @@ class PaiListRunsOperator(RunFilterOperator):
         count = 0
         try:
             with path.open("wb") as file:
-                for run in runs:
+                for run in islice(runs, most):
                     if count == 0:
                         self.push_link(context, [run])
                     file.write(json.dumps(run.to_dict(), ensure_ascii=False).encode() + b"\n")
                     count += 1
+                more = next(runs, None) is not None
         except BaseException:
             path.unlink(missing_ok=True)  # half a list must not pass for a whole one
             raise
         if count == 0:
             self.push_link(context, [])
-        self.log.info("Wrote %d runs to %s.", count, output_path)
+        self._log_count("Wrote", count, more, f" to {output_path}")
         return {"path": output_path, "count": count}
 
 
-def _small_enough(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from airflow_provider_pai.api import PaiUsageError
+def _number(value: Any) -> Any:
+    """Return the number that a template wrote as text."""
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
 
+
+def _small_enough(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     size = len(json.dumps(records))
     if size > XCOM_BYTES:
         raise PaiUsageError(

@@ -104,7 +104,7 @@ async def obtain() -> None:
     async def ask() -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(1.5 * SLOW_SECONDS):
-                await client.run(list_runs_page)
+                await client.run(list_runs_page, lambda limit: limit.polls)
 
     await asyncio.gather(*(ask() for _ in range(WAITS)))
     await client.close()

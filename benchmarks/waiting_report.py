@@ -1,29 +1,21 @@
-"""Turn the figures of the waits into one table, and hold them against what this project promises."""
+"""Turn the figures of the waits into a table, and hold them against what this project promises."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks import report
 from benchmarks.waiting_race import Plan
 
 MB = 1024 * 1024
 MOST_LAG_MS = 50
-CPU_SHARE = 50
-MOST_RESTART_REQUESTS = 60
+MOST_PAGES_READ = 23.0
+"""20 pages hold what the windows hold, one more shows where they begin, and two polls may fall between."""
 
 Figures = dict[str, Any]
-
-
-def machine() -> Figures:
-    """Return what the figures were measured with."""
-    about = report.machine()
-    about["packages"]["apache-airflow-providers-http"] = version("apache-airflow-providers-http")
-    return about
+Figure = Callable[[Figures, Plan], float]
 
 
 def percentile(numbers: Iterable[float], share: float) -> float:
@@ -32,150 +24,138 @@ def percentile(numbers: Iterable[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
-def per_interval(phase: Figures, figure: str, plan: Plan) -> float:
-    """Return a figure of a phase for one interval."""
-    amount: float = phase[figure]
-    return amount * plan.interval / phase["seconds"]
-
-
-def quiet_requests(figures: Figures, plan: Plan) -> float:
-    """Return the requests an interval while nothing is new, over both such phases."""
-    amount = figures["quiet"]["requests"] + figures["probed"]["requests"]
-    seconds: float = figures["quiet"]["seconds"] + figures["probed"]["seconds"]
-    return amount * plan.interval / seconds
-
-
-def busy_cpu(figures: Figures, plan: Plan) -> float:
-    """Return the CPU seconds an interval takes while labels are set, less those of the probe alone."""
-    return per_interval(figures["busy"], "cpu", plan) - per_interval(figures["idle"], "cpu", plan)
+def requests(phase: str) -> Figure:
+    """Return the requests an interval in a phase."""
+    return lambda figures, _: figures[phase]["requests"] * figures["interval"] / figures[phase]["seconds"]
 
 
 def poll_cpu(figures: Figures, plan: Plan) -> float:
-    """Return the CPU seconds that asking once for every wait takes, whether or not the interval was kept."""
-    share = max(figures["quiet"]["requests"], 1) / _requests_for_all(figures, plan)
-    return float(figures["quiet"]["cpu"]) / share
+    """Return the CPU ms that asking once for every wait takes, whether or not the interval was kept."""
+    quiet = figures["quiet"]
+    if figures["contestant"] == "ours":
+        polls = quiet["seconds"] / figures["interval"]
+    else:
+        polls = max(quiet["requests"], 1) / plan.waits
+    return float(1000 * quiet["cpu"] / polls)
 
 
 def own_interval(figures: Figures, plan: Plan) -> float:
-    """Return the seconds from one poll to the next, of each wait or of all that share one."""
-    return _requests_for_all(figures, plan) * plan.interval / max(quiet_requests(figures, plan), 1e-9)
+    """Return the seconds from one poll to the next of a wait that polls for itself."""
+    quiet = figures["quiet"]
+    return float(plan.waits * quiet["seconds"] / max(quiet["requests"], 1))
 
 
-def _requests_for_all(figures: Figures, plan: Plan) -> int:
-    return 1 if figures["contestant"] == "ours" else plan.waits
-
-
-def _lag(phase: str, share: float) -> Callable[[Figures, Plan], float]:
+def lag(phase: str, share: float) -> Figure:
+    """Return by how many ms a short sleep in the event loop overslept in a phase."""
     return lambda figures, _: 1000 * percentile(figures[phase]["lags"], share)
 
 
-def _delay(share: float) -> Callable[[Figures, Plan], float]:
-    return lambda figures, _: percentile(figures["busy"]["delays"], share)
+def delay(share: float) -> Figure:
+    """Return the seconds from a label to the event that ends its waits."""
+    return lambda figures, _: percentile(figures["label"]["delays"], share)
 
 
-ROWS: dict[str, tuple[str, Callable[[Figures, Plan], float]]] = {
-    "requests an interval, nothing new": (",.1f", quiet_requests),
-    "requests an interval, labels being set": (",.1f", lambda f, p: per_interval(f["busy"], "requests", p)),
-    "seconds between two polls of a wait": (".2f", own_interval),
-    "CPU ms an interval, nothing new": (",.1f", lambda f, p: 1000 * per_interval(f["quiet"], "cpu", p)),
-    "CPU ms for one poll of every wait": (",.1f", lambda f, p: 1000 * poll_cpu(f, p)),
-    "CPU ms an interval, labels being set": (",.1f", lambda f, p: 1000 * busy_cpu(f, p)),
-    "loop lag ms p50, before any wait": (".2f", _lag("idle", 0.5)),
-    "loop lag ms p99, before any wait": (".1f", _lag("idle", 0.99)),
-    "loop lag ms p50, nothing new": (".2f", _lag("probed", 0.5)),
-    "loop lag ms p99, nothing new": (",.1f", _lag("probed", 0.99)),
-    "loop lag ms p50, labels being set": (".2f", _lag("busy", 0.5)),
-    "loop lag ms p99, labels being set": (",.1f", _lag("busy", 0.99)),
-    "loop lag ms longest, labels being set": (",.1f", _lag("busy", 1.0)),
-    "label to event s p50": (".2f", _delay(0.5)),
-    "label to event s p99": (".2f", _delay(0.99)),
-    "waits ended by a label": (",.0f", lambda f, _: len(f["busy"]["delays"])),
-    "of so many that it should end": (",.0f", lambda f, _: f["busy"]["expected"]),
-    "resident memory MB": (",.0f", lambda f, _: f["busy"]["rss"] / MB),
-    "of it because of the waits": (",.1f", lambda f, _: (f["busy"]["rss"] - f["idle"]["rss"]) / MB),
-    "requests until all are watched": (",.0f", lambda f, _: f["start"]["requests"]),
-    "seconds until all are watched": (".1f", lambda f, _: f["start"]["seconds"]),
+def astray(figures: Figures, _: Plan) -> float:
+    """Return how many waits a label should have ended and did not, or ended although it should not."""
+    label = figures["label"]
+    return float(label["expected"] - len(label["delays"]) + label["wrong"])
+
+
+COLUMNS: dict[str, tuple[str, str, Figure]] = {
+    # head: (format, phase that it needs, figure)
+    "inter-\nval s": ("g", "quiet", lambda f, _: float(f["interval"])),
+    "requests an\ninterval,\nno labels": (",.1f", "quiet", requests("quiet")),
+    "\n\nlabels": (",.1f", "busy", requests("busy")),
+    "CPU ms,\npoll\nof all": (",.1f", "quiet", poll_cpu),
+    "lag ms\np99, no\nwaits": (",.1f", "idle", lag("idle", 0.99)),
+    "\np99,\nlabels": (",.1f", "busy", lag("busy", 0.99)),
+    "\nlongest,\nlabels": (",.0f", "busy", lag("busy", 1.0)),
+    "\nlongest,\nstart": (",.0f", "start", lag("start", 1.0)),
+    "label to\nevent\ns p50": (".2f", "label", delay(0.5)),
+    "\n\np99": (".2f", "label", delay(0.99)),
+    "restart:\nre-\nquests": (",.0f", "start", lambda f, _: f["start"]["requests"]),
+    "\nsec-\nonds": (",.1f", "start", lambda f, _: f["start"]["seconds"]),
+    "MB": (",.0f", "quiet", lambda f, _: f["quiet"]["rss"] / MB),
+    "\nof the\nwaits": (",.1f", "quiet", lambda f, _: (f["quiet"]["rss"] - f["idle"]["rss"]) / MB),
 }
-RATIOS = ("requests", "CPU")
 
 
 def table(all_figures: list[Figures], plan: Plan) -> str:
-    """Return all figures, a column for each contestant, then the peers' over ours, which is the first."""
-    first = all_figures[0]
-    peers = [figures for figures in all_figures if figures["contestant"] != "ours"]
-    headers = ["", *(column(figures) for figures in all_figures)]
-    headers += [f"{figures['contestant']} / ours" for figures in peers]
+    """Return all figures, a row for each race."""
     rows = []
-    for what, (form, figure) in ROWS.items():
-        row = [what, *(f"{figure(figures, plan):{form}}" for figures in all_figures)]
-        if what.startswith(RATIOS):
-            row += [f"{_ratio(figure(figures, plan), figure(first, plan))}" for figures in peers]
-        rows.append(row)
-    return tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * (len(headers) - 1)))
+    for figures in all_figures:
+        cells = [
+            f"{figure(figures, plan):{form}}" if phase in figures else ""
+            for form, phase, figure in COLUMNS.values()
+        ]
+        rows.append([f"{figures['airflow']} {name(figures)}", *cells])
+    align = ("left", *["right"] * len(COLUMNS))
+    return tabulate(rows, ("Airflow, who\nand what", *COLUMNS), disable_numparse=True, colalign=align)
 
 
-def column(figures: Figures) -> str:
-    """Return the head of a contestant's column."""
+def name(figures: Figures) -> str:
+    """Return the name of a race."""
     return f"ours, {figures['scene']}" if figures["contestant"] == "ours" else str(figures["contestant"])
 
 
-def _ratio(theirs: float, ours: float) -> str:
-    return f"{theirs / ours:,.0f}" if ours > 0 else "-"
+def promises(all_figures: list[Figures], plan: Plan) -> str:
+    """Return what is promised beside what was measured, a column for each Airflow."""
+    airflows = list(dict.fromkeys(figures["airflow"] for figures in all_figures))
+    rows: dict[str, list[str]] = {}
+    for airflow in airflows:
+        of_airflow = [figures for figures in all_figures if figures["airflow"] == airflow]
+        for what, most, measured in _promises(of_airflow, plan):
+            row = rows.setdefault(what, [what, "", *[""] * len(airflows)])
+            verdict = "reached" if measured <= most else "MISSED"
+            row[1] = f"{most:,.4g}"
+            row[2 + airflows.index(airflow)] = f"{measured:,.4g}" + f" {verdict}"
+    align = ("left", *["right"] * (1 + len(airflows)))
+    return tabulate(rows.values(), ("promise", "at most", *airflows), disable_numparse=True, colalign=align)
 
 
-def targets(all_figures: list[Figures], plan: Plan) -> str:
-    """Return what was aimed at, beside what was reached."""
-    ours = [figures for figures in all_figures if figures["contestant"] == "ours"]
-    peers = [figures for figures in all_figures if figures["contestant"] != "ours"]
-    rows = []
+def _promises(races: list[Figures], plan: Plan) -> Iterator[tuple[str, float, float]]:
+    """Yield what is promised of the races on one Airflow: what, at most how much, and what was measured."""
+    ours = [figures for figures in races if figures["contestant"] == "ours"]
     for figures in ours:
-        name = column(figures)
-        requests = quiet_requests(figures, plan)
-        rows.append(_row(f"{name}: requests an interval, nothing new", 1, round(requests, 1)))
-        for phase, when in (("probed", "nothing new"), ("busy", "labels being set")):
-            lag = 1000 * percentile(figures[phase]["lags"], 0.99)
-            rows.append(_row(f"{name}: loop lag p99 ms, {when}", MOST_LAG_MS, lag))
-        rows.append(_row(f"{name}: label to event p99 s", plan.interval + 1, _delay(0.99)(figures, plan)))
-        lost = figures["busy"]["expected"] - len(figures["busy"]["delays"])
-        rows.append(
-            _row(f"{name}: labels that ended no wait, or a wrong one", 0, lost + figures["busy"]["wrong"])
-        )
-        start = figures["start"]["requests"] if figures["start"]["settled"] else float("inf")
-        rows.append(_row(f"{name}: requests after a restart", MOST_RESTART_REQUESTS, start))
-    for figures in peers:
-        for when, cpu in (("nothing new", _quiet_cpu), ("labels being set", busy_cpu)):
-            share = CPU_SHARE * cpu(ours[0], plan) / cpu(figures, plan)
-            rows.append(_row(f"CPU, {when}: {CPU_SHARE} times ours / {figures['contestant']}", 1, share))
-    return tabulate(
-        rows, ("target", "at most", "measured", ""), disable_numparse=True, colalign=("left", *["right"] * 3)
-    )
+        scene, interval, started = name(figures), figures["interval"], figures["start"]
+        announced = figures["scene"] != "uncounted"
+        if announced:  # and otherwise the pages of the windows, which is stated and not promised
+            yield f"{scene}: requests an interval, no labels", 1, round(requests("quiet")(figures, plan), 1)
+        if "label" in figures:
+            late = f"{scene}: label to event p99, s (interval {interval:g} s)"
+            yield late, interval + 1 if announced else 2 * interval, delay(0.99)(figures, plan)
+            yield f"{scene}: waits not ended by their label, or wrongly", 0, astray(figures, plan)
+            yield f"{scene}: loop lag p99 ms, labels set", MOST_LAG_MS, lag("busy", 0.99)(figures, plan)
+        most = {
+            "recent": 2.0,
+            "ever": plan.waits + started["seconds"] // interval + 2,  # a question each, and the polls
+        }.get(figures["scene"], MOST_PAGES_READ)
+        yield f"{scene}: requests after a restart", most, started["requests"]
+    cheap = next((figures for figures in ours if figures["scene"] == "recent"), None)
+    for figures in races:
+        if cheap is not None and figures["contestant"] != "ours":
+            ratio = poll_cpu(cheap, plan) / poll_cpu(figures, plan)
+            yield f"CPU for a poll of all: ours / {figures['contestant']}", 10 / plan.waits, ratio
 
 
-def _quiet_cpu(figures: Figures, plan: Plan) -> float:
-    return per_interval(figures["quiet"], "cpu", plan)
-
-
-def _row(what: str, wanted: float, measured: float) -> tuple[str, ...]:
-    return what, f"{wanted:g}", f"{measured:.3g}", "reached" if measured <= wanted else "missed"
-
-
-def remarks(all_figures: list[Figures], plan: Plan) -> list[str]:
-    """Return what a reader of the table has to know of this run."""
-    said = []
+def remarks(all_figures: list[Figures], plan: Plan) -> Iterator[str]:
+    """Yield what a reader of the table has to know of this run."""
     for figures in all_figures:
+        who = f"Airflow {figures['airflow']}, {name(figures)}"
         took = own_interval(figures, plan)
-        if figures["contestant"] != "ours" and took > 1.1 * plan.interval:
-            said.append(
-                f"{figures['contestant']} could not keep the interval: each wait was polled every {took:.1f} "
-                f"seconds instead of every {plan.interval:g}, so its requests and CPU would be more."
+        if figures["contestant"] != "ours" and took > 1.1 * figures["interval"]:
+            yield (
+                f"{who}: could not keep the interval; each wait was polled every {took:.1f} seconds, so its "
+                "requests an interval would be more."
             )
-        if figures["busy"]["broken"]:
-            said.append(
-                f"{column(figures)}: {len(figures['busy']['broken'])} triggers broke, the first with "
-                f"{figures['busy']['broken'][0]}."
-            )
-        if not figures["start"]["settled"]:
-            said.append(
-                f"{column(figures)}: was still reading after {figures['start']['seconds']:.0f} seconds."
-            )
-    return said
+        broken = figures["quiet"]["broken"] + figures.get("busy", {}).get("broken", [])
+        if broken:
+            yield f"{who}: waits broke, the first with {broken[0]}."
+
+
+def head(command: str, machine: Figures, all_figures: list[Figures]) -> str:
+    """Return what the figures were measured with."""
+    lines = [f"$ {command}", f"Python {machine['python']}, {machine['system']}, {machine['cpus']} CPUs"]
+    for packages in {figures["airflow"]: figures["packages"] for figures in all_figures}.values():
+        lines.append(", ".join(f"{package} {number}" for package, number in packages.items()))
+    return "\n".join(lines)

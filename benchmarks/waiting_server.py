@@ -3,9 +3,10 @@
 It checks no signature. It knows the one label of ``waiting_scene``, ``ExperimentId``, ``Name``, both orders
 by time, and pages by token. To contestants that poll for each wait it is kinder than PAI's page promises:
 ``GmtCreateTime`` means "created since", and ``Empty=404`` answers 404 where nothing matches, which is all
-that a deferred HttpSensor can tell apart. ``/label``, ``/reset`` and ``/stats`` serve the benchmark itself.
+that a deferred HttpSensor can tell apart. ``/label`` and ``/stats`` serve the benchmark itself.
 
-Run as a process of its own: ``python -m benchmarks.waiting_server NOW`` prints its address.
+Run as a process of its own: ``python -m benchmarks.waiting_server NOW present|absent`` prints its address;
+the last says whether answers have a ``TotalCount``.
 """
 
 from __future__ import annotations
@@ -46,14 +47,10 @@ def text(record: Record) -> bytes:
 class Store:
     """The runs that carry the label, oldest first: all, and those of each experiment."""
 
-    def __init__(self, records: list[Record]) -> None:
-        self._history = records
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget every label that was set since the beginning."""
-        self._next = len(self._history)
-        self._all = list(self._history)
+    def __init__(self, records: list[Record], *, total_count: bool) -> None:
+        self._total_count = total_count
+        self._next = len(records)
+        self._all = records
         self._of: dict[str, list[Record]] = defaultdict(list)
         for record in self._all:
             self._of[record.experiment].append(record)
@@ -76,21 +73,17 @@ class Store:
         if "GmtCreateTime" in query:
             since = datetime.fromisoformat(query["GmtCreateTime"].replace("Z", "+00:00")).timestamp()
             first = bisect.bisect_left(runs, (since,))
-        total, start, size = (
-            len(runs) - first,
-            int(query.get("PageToken", 0)),
-            int(query.get("MaxResults", 10)),
-        )
+        total = len(runs) - first
+        start, size = int(query.get("PageToken", 0)), int(query.get("MaxResults", 10))
         places = range(start, min(start + size, total))
         if query["OrderBy"] == "GmtCreateTime DESC":
             shown = [runs[-1 - place] for place in places]
         else:
             shown = [runs[first + place] for place in places]
         token = start + size if start + size < total else 0
-        head = (
-            b'{"requestId":"ADF6D849-0000-0000-0000-7E7030F0CE53","TotalCount":%d,"NextPageToken":%d,"Runs":['
-        )
-        return head % (total, token) + b",".join(map(text, shown)) + b"]}", bool(shown)
+        count = b'"TotalCount":%d,' % total if self._total_count else b""
+        head = b'{"requestId":"ADF6D849-0000-0000-0000-7E7030F0CE53",%b"NextPageToken":%d,"Runs":['
+        return head % (count, token) + b",".join(map(text, shown)) + b"]}", bool(shown)
 
 
 class Service:
@@ -106,9 +99,6 @@ class Service:
         query = dict(parse_qsl(parts.query))
         if parts.path == "/stats":
             return answer(json.dumps({**self._counts, "cpu": time.process_time()}).encode())
-        if parts.path == "/reset":
-            self._store.reset()
-            return answer(b"{}")
         if parts.path == "/label":
             self._store.label(**query)
             # One clock for all processes of this machine, as far as the systems go that have getrusage.
@@ -144,9 +134,9 @@ class Connection(asyncio.Protocol):
             self._fresh = False
 
 
-async def serve(now: float) -> None:
+async def serve(now: float, total_count: str) -> None:
     """Serve on a free port of the loopback interface, until the process is ended."""
-    service = Service(Store(history(now)))
+    service = Service(Store(history(now), total_count=total_count == "present"))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     server = await asyncio.get_running_loop().create_server(
@@ -157,9 +147,10 @@ async def serve(now: float) -> None:
 
 
 @contextlib.contextmanager
-def serving(now: float) -> Iterator[str]:
+def serving(now: float, *, total_count: bool) -> Iterator[str]:
     """Run the server in a process of its own and give its address."""
-    command = [sys.executable, "-m", "benchmarks.waiting_server", repr(now)]
+    counted = "present" if total_count else "absent"
+    command = [sys.executable, "-m", "benchmarks.waiting_server", repr(now), counted]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -176,4 +167,4 @@ def ask(url: str, route: str, **parameters: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(float(sys.argv[1])))
+    asyncio.run(serve(float(sys.argv[1]), sys.argv[2]))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,48 @@ def test_gate_and_deploy_goes_the_way_of_the_best_run(bag: Any, pai: Any, accura
     ran = run_example(bag, "pai_gate_and_deploy")
     assert ran.states == {"gate": "success", "deploy": "skipped", "report": "skipped", way: "success"}
     assert ran.xcom("gate")["run"]["name"] == "best"
+
+
+def test_the_docs_show_the_gate_for_each_run_as_it_runs_here() -> None:
+    page = (EXAMPLES.parent / "docs" / "gating.md").read_text("utf-8")
+    shown = (
+        page.partition("## Gating each of several runs")[2].partition("```python\n")[2].partition("```")[0]
+    )
+    example = (EXAMPLES / "gate_each.py").read_text("utf-8")
+    parts = [textwrap.indent(part.strip("\n"), "    ") for part in shown.split("\n\n")]
+    assert len(parts) == 3
+    assert [part for part in parts if part not in example] == []
+
+
+def test_gate_each_deploys_the_runs_that_passed(bag: Any, pai: Any) -> None:
+    for name, accuracy in (("good", 0.95), ("bad", 0.5), ("better", 0.97)):
+        pai.add_run(name, labels={"is_evaluation": "true"}, metrics={"accuracy": accuracy})
+    ran = run_example(bag, "pai_gate_each")
+    assert ran.state == "success"
+    assert sorted(ran.states["gate", index] for index in range(3)) == ["failed", "success", "success"]
+    good = {run["RunId"] for run in pai.runs() if run["Name"] != "bad"}
+    assert {ran.xcom("deploy", map_index=index) for index in range(2)} == good
+    assert ("deploy", 2) not in ran.states
+
+
+@pytest.mark.parametrize("accuracies", [[], [0.5, 0.6]])
+def test_gate_each_deploys_nothing_if_no_run_passed(bag: Any, pai: Any, accuracies: list[float]) -> None:
+    for accuracy in accuracies:
+        pai.add_run(labels={"is_evaluation": "true"}, metrics={"accuracy": accuracy})
+    ran = run_example(bag, "pai_gate_each")
+    assert (ran.state, ran.states["passed"], ran.states["deploy"]) == ("success", "success", "skipped")
+
+
+@pytest.mark.parametrize(("action", "failed"), [("ListRuns", "list_evaluations"), ("ListRunMetrics", "gate")])
+def test_gate_each_deploys_nothing_if_a_run_could_not_be_judged(
+    bag: Any, pai: Any, action: str, failed: str
+) -> None:
+    pai.add_run(labels={"is_evaluation": "true"}, metrics={"accuracy": 0.95})
+    pai.add_run(labels={"is_evaluation": "true"})  # the gate asks for the history of its metric
+    pai.inject("server_error", times=None, action=action)
+    ran = run_example(bag, "pai_gate_each")
+    assert failed in ran.errors
+    assert (ran.state, ran.states["passed"], ran.states["deploy"]) == ("failed", "failed", "upstream_failed")
 
 
 def test_champion_challenger_promotes_the_better_and_refuses_the_worse(

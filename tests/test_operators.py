@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow_db import airflow_db, new_dag, pai, run_dag, task
 
+from airflow_provider_pai.api import PaiUsageError
 from airflow_provider_pai.emulator import Fault
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.operators import PaiListRunsOperator
@@ -82,6 +83,51 @@ def test_max_runs_and_page_size_bound_what_is_asked(
     pai.add_runs(5, name=lambda index: f"r{index}")
     assert names(list_runs(**arguments).xcom("list")) == [f"r{index}" for index in range(found)]
     assert pai.request_counts == {"ListRuns": requests}
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "found", "more"),
+    [
+        ({"max_runs": 2}, ["r0", "r1"], True),
+        ({"max_runs": 2, "page_size": 1}, ["r0", "r1"], True),
+        ({"max_runs": 2, "order_by": "GmtCreateTime DESC"}, ["r2", "r1"], True),
+        ({"max_runs": "{{ params.most }}", "page_size": "{{ params.page }}"}, ["r0", "r1"], True),
+        ({"max_runs": 3}, ["r0", "r1", "r2"], False),
+        ({}, ["r0", "r1", "r2"], False),
+    ],
+)
+def test_the_first_runs_are_listed_and_the_log_says_that_more_match(
+    pai: Any,
+    caplog: Any,
+    capfd: Any,
+    tmp_path: Path,
+    arguments: dict[str, Any],
+    found: list[str],
+    more: bool,
+    to_file: bool,
+) -> None:
+    caplog.set_level("INFO")
+    for number in range(3):
+        pai.add_run(f"r{number}", gmt_create_time=f"2025-10-20T08:0{number}:00Z")
+    target = tmp_path / "runs.jsonl"
+    with new_dag(params={"most": 2, "page": 1}) as dag:
+        PaiListRunsOperator(task_id="list", output_path=target.as_uri() if to_file else None, **arguments)
+    ran = run_dag(dag)
+    assert ran.states == {"list": "success"}, ran.errors
+    runs = (
+        [json.loads(line) for line in target.read_text("utf-8").splitlines()] if to_file else ran.xcom("list")
+    )
+    assert names(runs) == found
+    log = caplog.text + "".join(capfd.readouterr())
+    assert f"{len(found)} runs" in log
+    assert ("More runs match than max_runs=2" in log) is more
+
+
+@pytest.mark.parametrize("verbose", ["{{ params.verbose }}", "False"])
+def test_verbose_is_not_a_template_and_says_so_when_the_dag_is_parsed(verbose: str) -> None:
+    with pytest.raises(PaiUsageError, match=r"verbose=.* must be True or False; it is not templated"):
+        PaiListRunsOperator(task_id="list", verbose=verbose)  # type: ignore[arg-type]
 
 
 def test_without_verbose_there_are_no_details(pai: Any) -> None:
@@ -227,6 +273,8 @@ def test_making_an_operator_reads_no_connection(pai: Any) -> None:
         ({"max_runs": 0}, ["max_runs=0"]),
         ({"workspace_id": "{{ params.nothing }}"}, ["workspace_id is empty"]),
         ({"output_path": "{{ params.nothing }}"}, ["output_path"]),
+        ({"max_runs": "{{ params.nothing }}"}, ["max_runs=''"]),
+        ({"max_runs": "{{ none }}"}, ["max_runs='None'"]),
     ],
 )
 def test_bad_input_fails_at_once_and_says_what_to_write(

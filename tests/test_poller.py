@@ -430,6 +430,22 @@ def test_pages_are_read_back_to_the_late_label_and_no_further(served):
         assert seen.all_know()
 
 
+def test_a_label_that_is_set_while_pages_are_read_sends_nobody_further_back(served):
+    world = labelled_history(served)
+
+    @story_of(world, EVERYBODY)
+    async def _(seen: Polled) -> None:
+        await seen.poll()
+        world.apply(LATE)
+        third = served.request_counts["ListRuns"] + 3
+        # TotalCount of the newest page does not know of this one, which the third page shows.
+        served.before_request(lambda _, count: count == third and world.apply(Create(0, 33, True)))
+        assert await seen.poll(nothing_happens=False) == 3
+        served.before_request(None)
+        assert await seen.poll() == 1
+        assert seen.all_know()
+
+
 def test_without_total_count_the_pages_that_the_windows_need_are_read_each_interval(served):
     world = labelled_history(served, total_count="absent")
 

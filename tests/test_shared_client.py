@@ -26,7 +26,7 @@ from airflow_provider_pai.waiting.rate_limit import Lane, RateLimit, rate_limit
 pytestmark = pytest.mark.timeout(2 * LIMIT)
 
 MAX_REQUESTS = 24  # the defaults of [pai]
-BEYOND_SLOTS, READ_BACK_SLOTS = 16, 12
+BEYOND_SLOTS, READ_BACK_SLOTS = 16, 14
 
 
 def BEYOND(limit: RateLimit) -> Lane:
@@ -144,7 +144,7 @@ async def test_connections_to_the_same_region_share_one_limit(pai, monkeypatch):
     [
         ("48", "0.25", (16, 32, 12)),
         ("2", "0", (1, 1, 1)),
-        ("many", "2", (8, 16, 12)),  # said in the log, and the defaults hold: no wait fails by it
+        ("many", "2", (8, 16, 14)),  # said in the log, and the defaults hold: no wait fails by it
     ],
 )
 def test_the_limit_is_a_setting(monkeypatch, caplog, max_requests, share, slots):

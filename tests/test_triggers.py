@@ -22,6 +22,7 @@ from airflow_provider_pai.triggers import PaiRunTrigger
 from airflow_provider_pai.waiting import listing, poller
 from airflow_provider_pai.waiting.client import SharedClient
 from airflow_provider_pai.waiting.poller import Poller
+from airflow_provider_pai.waiting.questions import Update
 
 TaskDeferred = _first("TaskDeferred", "airflow.sdk.exceptions", "airflow.exceptions")
 
@@ -545,6 +546,22 @@ async def test_the_task_of_a_poll_inherits_nothing_of_a_trigger(pai):  # noqa: F
     finally:
         SharedClient.settings = settings
     assert set(seen) == {"nobody's"}
+
+
+@in_one_loop
+async def test_a_cancellation_that_comes_with_an_update_is_not_lost(pai):  # noqa: F811
+    async with triggerer() as airflow:
+        number = airflow.start(wait(poke_interval=1000.0))
+        await more_polls(pai, 1)
+        await asyncio.sleep(0.2)
+        made = the_poller()
+        (question,) = made.questions
+        made._subscribed.set()
+        question.send(Update())  # both are woken ...
+        airflow.tasks[number].cancel()  # ... and cancelled in the same moment
+        await asyncio.wait({airflow.tasks[number]}, timeout=5)
+        assert airflow.tasks[number].cancelled()
+        assert made._task.cancelled()
 
 
 @in_one_loop

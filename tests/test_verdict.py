@@ -118,6 +118,50 @@ def test_what_is_missing_or_not_finite_is_named(verdict, held, reason, rule):
     assert reason in found.reason
 
 
+def test_a_verdict_without_a_run_says_where_none_was_found(verdict):
+    for select in ("newest", "all", "highest acc"):
+        found = verdict([], {"acc": "> 0"}, select=select, sought="no run matches labels='a:b'")
+        assert found.reason == "there is no run to judge: no run matches labels='a:b'"
+    found = verdict([NEW], {"acc": "> baseline"}, baselines=[NEW], select="all", sought="no run matches")
+    assert found.reason == "there is no run to judge but the baseline itself"
+
+
+@pytest.mark.parametrize(
+    ("runs", "reason"),
+    [
+        (RUNS, "none of 3 runs has a finite accuracy; metrics there are: acc, loss"),
+        ([NEW], "n3 (run-3) has no finite accuracy; metrics there are: acc, loss"),
+        ([run(1), run(2)], "none of 2 runs has a finite accuracy"),
+        (
+            [run(1, **{f"m{number:02}": 0.0 for number in range(12)})],
+            "n1 (run-1) has no finite accuracy; "
+            "metrics there are: m00, m01, m02, m03, m04, m05, m06, m07, m08, m09 and 2 more",
+        ),
+    ],
+)
+def test_where_no_run_has_the_metric_the_verdict_names_those_there_are(verdict, runs, reason):
+    assert verdict(runs, {"acc": "> 0"}, select="highest accuracy").reason == reason
+
+
+def test_a_check_of_a_metric_that_is_missing_names_those_there_are(verdict):
+    (check,) = verdict([NEW], {"accuracy": "> 0"}).checks
+    assert check.reason == "the run has no accuracy; it has acc, loss"
+    (check,) = verdict([NEW], {"acc": "> baseline"}, baselines=[run(9, loss=0.1)]).checks
+    assert check.reason == "the baseline has no acc; it has loss"
+
+
+@pytest.mark.parametrize(
+    ("count", "rule", "reason"),
+    [
+        (1, "> 0.9", "0 of 1 run meets every rule; n3: "),
+        (3, "> 0.9", "1 of 3 runs meets every rule; "),
+        (3, ">= 0.9", "2 of 3 runs meet every rule; n2: "),
+    ],
+)
+def test_runs_are_counted_in_plain_english(verdict, count, rule, reason):
+    assert verdict([NEW, OLD, MIDDLE][:count], {"acc": rule}, select="all").reason.startswith(reason)
+
+
 # --- baselines
 
 

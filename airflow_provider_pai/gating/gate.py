@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later
 from airflow_provider_pai._compat import AirflowFailException, BranchMixIn
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
+from airflow_provider_pai.api.parameters import whole_number
 from airflow_provider_pai.gating.rules import MetricRule, MetricRules, parse_rules
 from airflow_provider_pai.gating.verdict import MissingBaseline, Selection, Verdict, judge
 
@@ -18,13 +19,22 @@ if TYPE_CHECKING:
 __all__ = ["PaiRunGateOperator"]
 
 NARROWING = [name for name in FILTERS if name not in ("workspace_id", "order_by")]
+CHOICES = {"missing_baseline": ("fail", "pass"), "on_fail": ("skip", "fail")}
+FOLLOW = ("follow_if_passed", "follow_if_failed")
 NEWEST_FIRST = "GmtCreateTime DESC"
+CANNOT_SKIP = (
+    "the gate is mapped, and Airflow does not reliably skip what follows a mapped task: tasks could run that "
+    "the gate has to stop. Write on_fail='fail' without follow_if_passed and follow_if_failed, and let a "
+    "task with trigger_rule='all_done' hand on the runs that passed. docs/gating.md shows it: 'Gating each "
+    "of several runs'."
+)
 
 
 class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
     """Let the DAG continue only if runs are good enough, and say why.
 
-    Takes the filters of :class:`~airflow_provider_pai._base.RunFilterOperator` but ``order_by``, and:
+    Takes the filters of :class:`~airflow_provider_pai._base.RunFilterOperator` but ``order_by``, and the
+    following. All are templated.
 
     :param metrics: what the metrics must be, ``{"accuracy": ">= 0.9", "loss": "< baseline * 0.95"}``; the
         grammar is that of :mod:`airflow_provider_pai.gating.rules`. Several rules for a metric go in a list.
@@ -34,27 +44,30 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         ``baseline`` must hold against every baseline run.
     :param missing_baseline: what a rule with ``baseline`` does while no run carries these labels:
         ``"fail"``, or ``"pass"``, which lets the first champion through.
-    :param select: which runs are judged: the ``"newest"``, ``"all"``, ``"any"``, or the best by a metric,
-        ``"highest accuracy"`` or ``"lowest log_loss"``.
+    :param select: which runs are judged: the ``"newest"`` by creation time, ``"all"``, ``"any"``, or the best
+        by a metric, ``"highest accuracy"`` or ``"lowest log_loss"``. The checks come newest run first, and of
+        equally good runs the newest is chosen.
     :param on_fail: what to do if the gate did not pass: ``"skip"`` the tasks directly downstream (those
-        further down follow their trigger rules), or ``"fail"`` this task, without a retry.
+        further down follow their trigger rules), or ``"fail"`` this task, without a retry. A mapped gate
+        cannot skip, and needs ``"fail"`` if a task is downstream.
     :param follow_if_passed: ids of the only tasks or task groups directly downstream that run if the gate
         passed; by default all of them run.
     :param follow_if_failed: ids of the tasks or task groups directly downstream that run if the gate did
         not pass. Needs ``follow_if_passed``.
     :param max_runs: how many runs the gate judges at most, and how many baselines there may be. More fail
-        the task.
+        the task, so that none is overlooked. With filters ``"newest"`` asks for one run, whatever the number.
     :return: ``Verdict.to_dict()``: passed, reason, select, run, baseline_run_ids and checks, whether the
         gate passed or not. See :mod:`airflow_provider_pai.gating.verdict`.
     :raises PaiUsageError: when the DAG is parsed: a text that is not a rule, or parameters that contradict
-        each other.
+        each other, or a gate in a mapped task group that would have to skip.
 
     Teardown tasks are never skipped.
     """
 
     template_fields: Sequence[str] = (
         *(name for name in RunFilterOperator.template_fields if name != "order_by"),
-        *("metrics", "runs", "baseline_labels"),
+        *("metrics", "runs", "baseline_labels", "missing_baseline", "select", "on_fail"),
+        *("follow_if_passed", "follow_if_failed", "max_runs"),
     )
     template_fields_renderers = {  # noqa: RUF012 - Airflow's own way
         **RunFilterOperator.template_fields_renderers,
@@ -75,7 +88,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         on_fail: Literal["skip", "fail"] = "skip",
         follow_if_passed: str | Sequence[str] | None = None,
         follow_if_failed: str | Sequence[str] | None = None,
-        max_runs: int = 100,
+        max_runs: int | str = 100,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -85,9 +98,10 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         self.missing_baseline = missing_baseline
         self.select = select
         self.on_fail = on_fail
-        self.follow_if_passed = _ids(follow_if_passed)
-        self.follow_if_failed = _ids(follow_if_failed)
+        self.follow_if_passed = follow_if_passed
+        self.follow_if_failed = follow_if_failed
         self.max_runs = max_runs
+        self._follows = [name for name in FOLLOW if getattr(self, name) is not None]
         self._asks = runs is None  # also if the other task pushes None
         self._check_parameters(kwargs)
 
@@ -103,19 +117,46 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             )
         if "order_by" in given:
             raise PaiUsageError("the gate has no order_by: select says which of the runs are judged.")
-        for name, choices in (("missing_baseline", ("fail", "pass")), ("on_fail", ("skip", "fail"))):
-            if getattr(self, name) not in choices:
-                raise PaiUsageError(
-                    f"{name}={getattr(self, name)!r} must be {choices[0]!r} or {choices[1]!r}."
-                )
-        if self.follow_if_failed is not None and (self.on_fail == "fail" or self.follow_if_passed is None):
-            raise PaiUsageError("follow_if_failed goes with follow_if_passed, and not with on_fail='fail'.")
-        Selection.parse(self.select)
+        self._check_settings(is_later)
         written = self.metrics
         if isinstance(written, Mapping) and is_later(written):
             written = {metric: rule for metric, rule in written.items() if not is_later(rule)}
         if not is_later(written) and (written or written == self.metrics):
             self._rules(written)
+
+    def _check_settings(self, later: Callable[[Any], bool] = lambda _: False) -> None:
+        """Refuse settings that cannot be meant, but those that only the running task knows."""
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices and not later(value):
+                raise PaiUsageError(f"{name}={value!r} must be {choices[0]!r} or {choices[1]!r}.")
+        if self.follow_if_failed is not None and (self.on_fail == "fail" or self.follow_if_passed is None):
+            raise PaiUsageError("follow_if_failed goes with follow_if_passed, and not with on_fail='fail'.")
+        for name in self._follows:
+            if not later(getattr(self, name)):
+                self._ids(name)
+        if not later(self.select):
+            Selection.parse(self.select)
+        if not later(self.max_runs):
+            self._most()
+        if self._may_skip and self.get_closest_mapped_task_group() is not None:
+            raise PaiUsageError(CANNOT_SKIP)
+
+    def _ids(self, name: str) -> list[str]:
+        """Return the ids in ``follow_if_passed`` or ``follow_if_failed``, which was given."""
+        given = getattr(self, name)
+        ids = [given] if isinstance(given, str) else list(given) if isinstance(given, Collection) else [given]
+        if not all(isinstance(one, str) for one in ids):
+            raise PaiUsageError(f"{name}={given!r} must be the id of a task or task group, or a list of ids.")
+        return ids
+
+    def _most(self) -> int:
+        is_digits = isinstance(self.max_runs, str) and self.max_runs.strip().isdecimal()
+        return int(whole_number("max_runs", int(self.max_runs) if is_digits else self.max_runs))
+
+    @property
+    def _may_skip(self) -> bool:
+        return self.on_fail == "skip" or self.follow_if_passed is not None
 
     def _rules(self, metrics: MetricRules) -> list[MetricRule]:
         rules = parse_rules(metrics)
@@ -132,6 +173,8 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
         with permanent_errors_fail_the_task():
+            self._check_settings()
+            self._check_skipping(context)
             self._check_followers()
             runs = self._found() if self._asks else self._given()
             verdict = self._judge(runs)
@@ -143,15 +186,49 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             context["ti"].xcom_push("return_value", verdict.to_dict())
         if not verdict.passed and self.on_fail == "fail":
             raise AirflowFailException(f"The gate did not pass: {verdict.reason}.")
-        followed = self.follow_if_passed if verdict.passed else self.follow_if_failed or []
-        if followed is not None and self.downstream_task_ids:
-            teardowns = [task.task_id for task in self.downstream_list if task.is_teardown]
-            self.do_branch(context, [*followed, *teardowns])
+        branch = "follow_if_passed" if verdict.passed else "follow_if_failed"
+        if (branch in self._follows or not verdict.passed) and self.downstream_task_ids:
+            self._follow(context, self._ids(branch) if branch in self._follows else [])
         return verdict.to_dict()
 
+    def _follow(self, context: Context, followed: Sequence[str]) -> None:
+        teardowns = [task.task_id for task in self.downstream_list if task.is_teardown]
+        try:
+            self.do_branch(context, [*followed, *teardowns])
+        except Exception as signal:  # Airflow 3 skips by an exception that holds the tasks
+            if hasattr(signal, "tasks"):
+                signal.tasks = [*signal.tasks, *self._mapped(context, signal.tasks)]
+            raise
+
+    def _mapped(self, context: Context, skipped: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Return the mapped instances of tasks that are skipped, which exist where their number is known.
+
+        Airflow names the task alone. 3.0 and 3.1 would then run the instances.
+        """
+        ti: Any = context["ti"]
+        mapped = {task.task_id for task in self.downstream_list if task.get_needs_expansion()}
+        return [
+            (task_id, index)
+            for task_id, _ in skipped
+            if task_id in mapped
+            for index in range(ti.get_ti_count(dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id]))
+        ]
+
+    def _check_skipping(self, context: Context) -> None:
+        """Refuse what cannot skip also while the runs are good: it would show at the first bad one only."""
+        ti: Any = context.get("ti")
+        if ti is None or ti.map_index < 0 or not self._may_skip:
+            return
+        # The DAG's own task: in Airflow 2 the instance of a mapped task does not know what is downstream.
+        task: Any = self.dag.get_task(self.task_id)
+        if not all(downstream.is_teardown for downstream in task.downstream_list):
+            raise PaiUsageError(CANNOT_SKIP)
+
     def _check_followers(self) -> None:
-        for followed in (*(self.follow_if_passed or ()), *(self.follow_if_failed or ())):
-            if followed not in self.downstream_task_ids and followed not in self.dag.task_group_dict:
+        for followed in [followed for name in self._follows for followed in self._ids(name)]:
+            group = self.dag.task_group_dict.get(followed)
+            first = {task.task_id for task in group.roots} if group else {followed}
+            if first.isdisjoint(self.downstream_task_ids):
                 raise PaiUsageError(
                     f"the gate cannot follow {followed!r}, which is not directly downstream. Downstream are: "
                     f"{', '.join(sorted(self.downstream_task_ids)) or 'none'}."
@@ -163,9 +240,23 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         if any(rule.baseline for rule in rules):
             baselines = self._list(workspace_id=self.workspace_id, labels=self.baseline_labels)
         flow = judge(
-            runs, rules, baselines=baselines, select=self.select, missing_baseline=self.missing_baseline
+            runs,
+            rules,
+            baselines=baselines,
+            select=self.select,
+            missing_baseline=self.missing_baseline,
+            sought=self._sought(),
         )
         return self.hook.client().run(flow)
+
+    def _sought(self) -> str:
+        if not self._asks:
+            return "runs is empty"
+        asked = {name: value for name, value in self.filters().items() if name != "order_by"}
+        if isinstance(self.labels, Mapping):
+            asked["labels"] = ",".join(f"{key}:{value}" for key, value in self.labels.items())
+        given = [f"{name}={str(value)!r}" for name, value in asked.items() if value is not None]
+        return f"no run matches {', '.join(given)}"
 
     def _found(self) -> list[Run]:
         asked = {name: value for name, value in self.filters().items() if name != "order_by"}
@@ -174,7 +265,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         return self._list(**asked)
 
     def _list(self, **asked: Any) -> list[Run]:
-        return self._bounded(self.hook.list_runs(**asked, order_by=NEWEST_FIRST, max_runs=self.max_runs + 1))
+        return self._bounded(self.hook.list_runs(**asked, order_by=NEWEST_FIRST, max_runs=self._most() + 1))
 
     def _given(self) -> list[Run]:
         return self._bounded(
@@ -182,15 +273,11 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         )
 
     def _bounded(self, runs: list[Run]) -> list[Run]:
-        if len(runs) > self.max_runs:
+        if len(runs) > self._most():
             raise PaiUsageError(
                 f"there are more than {self.max_runs} runs; narrow the filters, or raise max_runs."
             )
         return runs
-
-
-def _ids(followed: str | Sequence[str] | None) -> list[str] | None:
-    return [followed] if isinstance(followed, str) else None if followed is None else list(followed)
 
 
 def _flat(runs: Any) -> Iterator[str | Mapping[str, Any]]:

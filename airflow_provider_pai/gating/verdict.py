@@ -114,6 +114,7 @@ def judge(
     baselines: Sequence[Run] = (),
     select: str = "newest",
     missing_baseline: MissingBaseline = "fail",
+    sought: str = "",
 ) -> Flow[Verdict]:
     """Judge runs by rules. A rule with ``baseline`` must hold against each of ``baselines`` but the run.
 
@@ -122,8 +123,9 @@ def judge(
     the run is the only baseline.
 
     :param missing_baseline: whether a rule with ``baseline`` passes while there is no baseline run.
+    :param sought: where the runs should have come from, for the reason of a verdict without a run.
     """
-    evaluator = _Evaluator(rules, baselines, missing_baseline)
+    evaluator = _Evaluator(rules, baselines, missing_baseline, sought)
     selection = Selection.parse(select)
     newest_first = sorted(runs, key=_created, reverse=True)
     if selection.which in ("all", "any"):
@@ -132,7 +134,7 @@ def judge(
         chosen = newest_first[0] if runs else None
     else:
         chosen = yield from evaluator.best(newest_first, selection)
-    return (yield from evaluator.one(chosen, len(runs), selection))
+    return (yield from evaluator.one(chosen, newest_first, selection))
 
 
 def _created(run: Run) -> float:
@@ -143,20 +145,25 @@ class _Evaluator:
     """Judges runs. Asks for the history of each metric of a run at most once."""
 
     def __init__(
-        self, rules: Sequence[MetricRule], baselines: Sequence[Run], missing_baseline: MissingBaseline
+        self,
+        rules: Sequence[MetricRule],
+        baselines: Sequence[Run],
+        missing_baseline: MissingBaseline,
+        sought: str,
     ) -> None:
         self.rules = rules
         self.baselines = baselines
         self.missing_baseline = missing_baseline
+        self.nothing = f"{NOTHING}: {sought}" if sought else NOTHING
         self.histories: dict[tuple[str, str], list[Metric]] = {}
 
-    def one(self, run: Run | None, of: int, selection: Selection) -> Flow[Verdict]:
+    def one(self, run: Run | None, among: Sequence[Run], selection: Selection) -> Flow[Verdict]:
         if run is None:
-            reason = f"none of {of} runs has a finite {selection.metric}" if of else NOTHING
+            reason = _no_finite(selection.metric, among) if among else self.nothing
             return self._verdict(selection, None, [], passed=False, reason=reason)
         checks = yield from self._checks(run)
         how = "the newest" if selection.which == "newest" else f"with the {selection}"
-        subject = f"{_name(run)}, {how} of {of} runs," if of > 1 else _name(run)
+        subject = f"{_name(run)}, {how} of {len(among)} runs," if len(among) > 1 else _name(run)
         failed = [check for check in checks if not check.passed]
         reason = f"{subject} {'does not pass' if failed else 'passes'}: {_describe(failed or checks)}"
         return self._verdict(selection, run, checks, passed=not failed, reason=reason)
@@ -171,9 +178,10 @@ class _Evaluator:
             if all(check.passed for check in of_run):
                 passing.append(run)
         passed = bool(passing) and (selection.which == "any" or len(passing) == len(ours))
-        reason = f"{len(passing)} of {len(ours)} runs meet every rule"
+        verb = "meets" if 1 in (len(passing), len(ours)) else "meet"
+        reason = f"{len(passing)} of {len(ours)} run{'s' if len(ours) > 1 else ''} {verb} every rule"
         if not ours:
-            reason = NOTHING + (" but the baseline itself" if runs else "")
+            reason = f"{NOTHING} but the baseline itself" if runs else self.nothing
         elif not passed:
             reason += f"; {_describe([check for check in checks if not check.passed], name_runs=True)}"
         return self._verdict(selection, passing[0] if passed else None, checks, passed=passed, reason=reason)
@@ -222,6 +230,8 @@ class _Evaluator:
             judgement = self._without_baseline(run, rule, value)
         else:
             judgement, baseline_value, against = yield from self._against(others, rule, value)
+        lacking = run if value is None else against if baseline_value is None else None
+        has = _other_metrics([lacking] if lacking else [], rule.metric)
         return Check(
             run_id=run.run_id,
             run_name=run.name,
@@ -233,7 +243,7 @@ class _Evaluator:
             baseline=None if baseline_value is None else json_number(baseline_value),
             baseline_run_id=against.run_id if against else None,
             limit=judgement.limit,
-            reason=judgement.reason,
+            reason=judgement.reason + (f"; it has {has}" if has else ""),
         )
 
     def _against(
@@ -268,6 +278,22 @@ class _Evaluator:
 
 def _name(run: Run) -> str:
     return f"{run.name} ({run.run_id})" if run.name and run.name != run.run_id else run.run_id
+
+
+def _no_finite(metric: str, runs: Sequence[Run]) -> str:
+    reason = f"none of {len(runs)} runs has a finite {metric}"
+    if len(runs) == 1:
+        reason = f"{_name(runs[0])} has no finite {metric}"
+    has = _other_metrics(runs, metric)
+    return reason + (f"; metrics there are: {has}" if has else "")
+
+
+def _other_metrics(runs: Sequence[Run], metric: str) -> str:
+    """Return the metrics that came with runs, in words; nothing where ``metric`` is among them."""
+    keys = sorted({held.key for run in runs for held in run.metrics})
+    if metric in keys:
+        return ""
+    return ", ".join(keys[:10]) + (f" and {len(keys) - 10} more" if len(keys) > 10 else "")
 
 
 def _describe(checks: Sequence[Check], *, name_runs: bool = False) -> str:

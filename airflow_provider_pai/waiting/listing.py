@@ -146,6 +146,16 @@ class Listing:
             return None
         return self.further_back - self._accepted
 
+    def explains(self, total: int | None) -> bool:
+        """Tell whether all that changed is known, by the TotalCount of a page that was read later, too.
+
+        A label that is set while pages are read counts in that number, and not in the newest page's.
+        """
+        if self.discrepancy is None or self.total is None or total is None:
+            return False
+        later = self.discrepancy + total - self.total
+        return min(self.discrepancy, later) <= 0 <= max(self.discrepancy, later)
+
     def accept(self) -> None:
         """Take the number of runs further back as it is now for known."""
         self._accepted = self.further_back

@@ -49,6 +49,8 @@ class ReadingBack:
         """Everything that was created after this had been read before, so that a change there is news."""
         self.sign = sign
         """Whether TotalCount says that something changed, or somebody new waits."""
+        self.found_all = False
+        """Whether all that changed was found."""
         self.token = newest.next_token
         self.total = newest.total_count
         self.task: asyncio.Task[RunPage] | None = None
@@ -120,12 +122,14 @@ class Poller:
             except Exception as error:
                 log.exception("A poll failed in an unforeseen way.")
                 self.questions.fail(UnforeseenError(f"{type(error).__name__}: {error}"))
-            while (seconds := left()) > 0:
-                try:  # whoever subscribes may want a shorter interval
-                    await asyncio.wait_for(self._subscribed.wait(), seconds)
-                    self._subscribed.clear()
-                except asyncio.TimeoutError:
-                    break
+            while (seconds := left()) > 0:  # whoever subscribes may want a shorter interval
+                # Not asyncio.wait_for: before Python 3.12 it may lose a cancellation.
+                due = asyncio.get_running_loop().call_later(seconds, self._subscribed.set)
+                try:
+                    await self._subscribed.wait()
+                finally:
+                    due.cancel()
+                self._subscribed.clear()
             share = 1.0
 
     def _seconds_left(self, started: float, share: float) -> float:
@@ -139,18 +143,18 @@ class Poller:
         page = await self._newest_page()
         self.number += 1
         first, before, known = self.number == 1, self.listing.discrepancy, self.listing.since
-        news = self.listing.take_newest(page, self.number)
-        self.questions.tell(news)
-        sign = first or self.listing.discrepancy not in (None, before)
-        unknown = sign or self.listing.discrepancy is None or self._trusted >= TRUSTED_POLLS
-        self._trusted = 0 if unknown else self._trusted + 1
-        if self._back is not None:  # it goes on first, and what it has passed already is read again after it
-            self._changed_meanwhile |= unknown
+        self.questions.tell(self.listing.take_newest(page, self.number))
+        counted = self.listing.discrepancy
+        sign = first or counted not in (None, 0)
+        unknown = sign or counted is None or self._trusted >= TRUSTED_POLLS
+        if self._back is not None:  # what it has passed already is read again once it is done
+            self._changed_meanwhile |= counted is None or counted != before
             unknown = False
         else:
             unknown |= self._changed_meanwhile
             self._changed_meanwhile = False
             self._back = ReadingBack(page, self.listing.reach(page), known, sign=sign)
+        self._trusted = 0 if unknown else self._trusted + 1
         below = self.listing.reach(page)
         for question in self.questions:
             if not self.listing.covers(question.query, question.enough, below):
@@ -201,8 +205,7 @@ class Poller:
                 if pages == back.pages or (not in_reach and (question.due or not back.sign)):
                     self._ask(question)
             if pages == back.pages:
-                self.listing.accept()
-                self._back = None
+                self._end_reading(back)
                 return
             try:
                 page = await self._next_page(back, seconds_left)
@@ -272,9 +275,15 @@ class Poller:
             page.next_token,
         )
         back.total = page.total_count
-        if back.sign and self.listing.discrepancy == 0:
-            for question in self.questions:  # what changed was found, and nothing else did
+        back.found_all = back.sign and self.listing.explains(back.total)
+        if back.found_all:
+            for question in self.questions:
                 question.doubted = question.doubted and self._may_be_measured(question)
+
+    def _end_reading(self, back: ReadingBack) -> None:
+        if not back.found_all:
+            self.listing.accept()  # the rest lies further back, where everybody asks for themselves
+        self._back = None
 
     # --- a question of its own ----------------------------------------------------------------------------
 

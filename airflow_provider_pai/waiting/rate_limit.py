@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 QUOTA_SECONDS = 3.0
 """The window of PAI's quota."""
 MAX_REQUESTS = 24
-READ_BACK_SHARE = 0.5
+READ_BACK_SHARE = 0.6
 
 
 class Lane:

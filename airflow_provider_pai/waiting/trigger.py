@@ -79,10 +79,13 @@ class PollingTrigger:
 
 
 async def _next(subscription: Subscription) -> Update | None:
+    # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with an update.
+    loop = asyncio.get_running_loop()
+    quiet = loop.call_later(QUIET_SECONDS, subscription.queue.put_nowait, Update())
     try:
-        return await asyncio.wait_for(subscription.queue.get(), QUIET_SECONDS)
-    except asyncio.TimeoutError:
-        return Update()
+        return await subscription.queue.get()
+    finally:
+        quiet.cancel()
 
 
 @functools.cache
