@@ -46,7 +46,9 @@ test: $(READY) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and type
 test-all: $(KNOWN:%=.venvs/%/$(STAMP))  ## the same tests on every supported Airflow, and one table
 	@$(CHECKS)/bin/python -m tests.matrix $(KNOWN)
 
-e2e: $(CHECKS)/$(STAMP)  ## tests with a whole Airflow: scheduler, triggerer, API server, dag processor
+E2E := $(NEWEST) 3.2.2 2.10.4
+
+e2e: $(E2E:%=.venvs/%/$(STAMP))  ## tests with whole Airflows: scheduler, triggerer, API server, dag processor
 	$(CHECKS)/bin/python -m pytest -q tests/e2e --ignore=tests/e2e/test_forms.py
 
 FORMS      := 3.3.2 3.2.2 3.0.6 2.10.4

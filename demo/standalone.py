@@ -48,7 +48,8 @@ def standalone(home: Path, environment: dict[str, str], port: int) -> Iterator[s
         "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(port),
         "AIRFLOW__WEBSERVER__BASE_URL": f"http://{LOOPBACK}:{port}",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
-        "AIRFLOW__CORE__PARALLELISM": "4",  # each is a process of some 200 MB
+        # Each is a process of some 200 MB.
+        "AIRFLOW__CORE__PARALLELISM": environment.get("AIRFLOW__CORE__PARALLELISM", "4"),
         # The usual ports of these may be another Airflow's.
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -48,18 +49,20 @@ def airflow_environment(
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        # Airflow 2 runs one task at a time over SQLite, unless it is told not to look.
+        "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
         "SCARF_ANALYTICS": "false",
         MARK: mark,
         **{f"AIRFLOW__{name}": value for name, value in settings.items()},
     }
 
 
-def until(found: Callable[[], T | None], what: str, seconds: float = SECONDS) -> T:
+def until(found: Callable[[], T | None], what: str, seconds: float = SECONDS, *, every: float = 0.3) -> T:
     """Ask until the answer is true, and return it."""
     deadline = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
-        time.sleep(0.3)
+        time.sleep(every)
     return answer
 
 
@@ -115,16 +118,18 @@ class LocalPai:
         """Label a run from outside Airflow."""
         self.client.run(api.set_run_labels(run_id, labels))
 
-    def connection(self, conn_id: str, secret: str = KEY["access_key_secret"]) -> dict[str, Any]:
+    def connection(
+        self, conn_id: str, secret: str = KEY["access_key_secret"], **extras: str
+    ) -> dict[str, Any]:
         """Return a connection to here as the Connections page saves it."""
-        extra = f'{{"region": "cn-hangzhou", "security_token": "{KEY["security_token"]}"}}'
+        extras = {"region": "cn-hangzhou", "security_token": KEY["security_token"], **extras}
         return {
             "connection_id": conn_id,
             "conn_type": "pai",
             "host": self.url,
             "login": KEY["access_key_id"],
             "password": secret,
-            "extra": extra,
+            "extra": json.dumps(extras),
         }
 
     def measure(self, run_id: str, **metrics: float) -> None:
@@ -203,6 +208,12 @@ class AirflowApi:
         found = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")
         return {ti["task_id"]: ti["state"] for ti in found["task_instances"]}
 
+    def instances(self, dag_id: str, run_id: str) -> dict[tuple[str, int], str | None]:
+        """Return the state of each task instance, by its task and its map index, which is -1 for none."""
+        found = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100")
+        assert found["total_entries"] <= 100
+        return {(ti["task_id"], ti["map_index"]): ti["state"] for ti in found["task_instances"]}
+
     def state(self, dag_id: str, run_id: str) -> str | None:
         """Return the state of a DAG run that has ended, or ``None``."""
         state: str = self.get(f"dags/{dag_id}/dagRuns/{run_id}")["state"]
@@ -212,6 +223,12 @@ class AirflowApi:
         """Return what a task returned."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.get(path)["value"]
+
+    def links(self, dag_id: str, run_id: str, task_id: str) -> dict[str, str | None]:
+        """Return the addresses behind a task's buttons."""
+        found = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links")
+        links: dict[str, str | None] = found.get("extra_links", found)  # Airflow 2 answers with them alone
+        return links
 
     def dag_runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the runs of a DAG that have succeeded."""

@@ -18,8 +18,6 @@ import pytest
 from outside import KEY, SECONDS, LocalPai, family, files_with, local_pai, until
 from standalone import Airflow, running
 
-pytest.importorskip("airflow.triggers.shared_stream", reason="waits share polls from Airflow 3.3 on")
-
 pytestmark = pytest.mark.timeout(4 * SECONDS)
 
 INTERVAL = 2

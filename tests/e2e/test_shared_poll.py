@@ -1,0 +1,309 @@
+"""One poll for all waits, in real Airflows that have no shared streams: 2.10.4 and 3.2.2, side by side.
+
+In each, sixty mapped sensors and two others wait for the same label; half of them end in the triggerer. A
+third of the runs is labelled, the triggerer is killed with -9, a third is labelled while there is none, and
+the last third after another one has been started. What PAI was asked is counted at its server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from outside import CHECKOUT, KEY, SECONDS, LocalPai, family, files_with, local_pai, until
+from standalone import Airflow, Airflow2, running
+
+from demo.standalone import members
+
+pytestmark = pytest.mark.timeout(6 * SECONDS)
+
+VERSIONS = ("2.10.4", "3.2.2")
+DAG = "waits"
+RESUMED, ENDED = "resumed", "ended"  # in a worker, and in the triggerer
+SINGLE = ("single_0", "single_1")  # not mapped, since Airflow 2 shows no mapped task's links
+MAPPED = 30  # of each
+LABEL = "late:true"
+INTERVAL = 3
+COUNTED = 10  # intervals
+CONSOLE = "https://console.example/{run_id}"
+FERNET_KEY = urlsafe_b64encode(secrets.token_bytes(32)).decode()
+SETTINGS = {
+    "CORE__EXECUTOR": "LocalExecutor",
+    "CORE__PARALLELISM": "10",
+    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+    "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+    "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",  # so that a killed one is soon replaced
+    # For Airflow 2
+    "CORE__FERNET_KEY": FERNET_KEY,
+    "WEBSERVER__WORKERS": "1",
+    "API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
+}
+DAGS = """
+from datetime import datetime, timezone
+
+try:
+    from airflow.sdk import DAG
+except ImportError:
+    from airflow import DAG
+
+from airflow_provider_pai.sensors import PaiRunSensor
+
+RESUMED = dict(
+    labels="{label}", pai_conn_id="pai_e2e", deferrable=True, poke_interval={interval}, timeout=900
+)
+ENDED = dict(RESUMED, end_from_trigger=True)
+
+with DAG("{dag}", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), max_active_tasks=64):
+    PaiRunSensor.partial(task_id="{resumed}", **RESUMED).expand(experiment_id={experiments[resumed]})
+    PaiRunSensor.partial(task_id="{ended}", **ENDED).expand(experiment_id={experiments[ended]})
+    for task_id, experiment_id in zip({single}, {experiments[single]}):
+        PaiRunSensor(task_id=task_id, experiment_id=experiment_id, **ENDED)
+"""
+
+Wait = tuple[str, int]
+"""A task and its map index."""
+WAITING: list[Wait] = [
+    *((task_id, index) for task_id in (RESUMED, ENDED) for index in range(MAPPED)),
+    *((task_id, -1) for task_id in SINGLE),
+]
+
+
+@dataclass
+class Story:
+    """What happened in one Airflow."""
+
+    home: Path
+    link_key: str
+    """Where that Airflow looks for the link of a task."""
+    experiments: dict[Wait, str] = field(default_factory=dict)
+    runs: dict[Wait, str] = field(default_factory=dict)
+    """The run that each wait is for."""
+    counted: list[dict[str, Any]] = field(default_factory=list)
+    """The ListRuns while nothing happened."""
+    ended_before: int = 0
+    """How many waits had ended when the triggerer was killed."""
+    while_dead: list[dict[str, Any]] = field(default_factory=list)
+    """The ListRuns while there was no triggerer, and since there was one again."""
+    after: list[dict[str, Any]] = field(default_factory=list)
+    seconds_after: float = 0.0
+    states: dict[Wait, str | None] = field(default_factory=dict)
+    pushed: dict[Wait, dict[str, Any]] = field(default_factory=dict)
+    """Each wait's XComs."""
+    links: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each part took."""
+
+    def log(self, wait: Wait, name: str) -> str:
+        """Return what the logs of this name (a pattern) have of a wait."""
+        task_id, index = wait
+        place = f"dag_id={DAG}/run_id=*/task_id={task_id}" + (f"/map_index={index}" if index >= 0 else "")
+        return "".join(log.read_text() for log in self.home.glob(f"logs/{place}/{name}"))
+
+
+def tell(version: str, home: Path, mark: str) -> Story:
+    """Let the story happen in an Airflow of this version."""
+    is_2 = version.startswith("2.")
+    story = Story(home, "pai_run_link" if is_2 else "_link_PaiRunLink")
+    programs = CHECKOUT / ".venvs" / version / "bin"
+    (home / "dags").mkdir()
+    with closing(sqlite3.connect(home / "airflow.db")) as database:
+        database.execute("PRAGMA journal_mode=WAL")  # as Airflow 3 has it: who reads does not stop who writes
+    try:
+        with local_pai(mark) as pai:
+            arrange(story, pai)
+            with running(home, mark, SETTINGS, programs, Airflow2 if is_2 else Airflow) as airflow:
+                play(story, airflow, pai)
+        assert family(mark) == []
+    finally:
+        kill_sessions(mark)
+    return story
+
+
+def arrange(story: Story, pai: LocalPai) -> None:
+    """Make the runs that are waited for, and the DAG."""
+    for wait in WAITING:
+        story.experiments[wait] = pai.experiment(f"{wait[0]}{wait[1]}")
+        story.runs[wait] = pai.run(story.experiments[wait], "old")
+    ids = [*story.experiments.values()]
+    experiments = {"resumed": ids[:MAPPED], "ended": ids[MAPPED : 2 * MAPPED], "single": ids[2 * MAPPED :]}
+    tasks = {"dag": DAG, "resumed": RESUMED, "ended": ENDED, "single": SINGLE}
+    dags = DAGS.format(experiments=experiments, label=LABEL, interval=INTERVAL, **tasks)
+    (story.home / "dags" / "waits.py").write_text(dags)
+
+
+def pushed(home: Path) -> dict[Wait, dict[str, Any]]:
+    """Return the XComs of all tasks, as the database has them."""
+    found: dict[Wait, dict[str, Any]] = {}
+    with closing(sqlite3.connect(home / "airflow.db")) as database:
+        for task_id, index, key, value in database.execute("SELECT task_id, map_index, key, value FROM xcom"):
+            found.setdefault((task_id, index), {})[key] = json.loads(value)
+    return found
+
+
+def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
+    def polls(since: float, before: float = float("inf")) -> list[dict[str, Any]]:
+        return [poll for poll in pai.polls(LABEL) if since <= poll["time"] < before]
+
+    def states() -> list[str | None]:
+        return [*airflow.instances(DAG, run_id).values()]
+
+    def all_deferred() -> bool:
+        found = states()
+        assert set(found) <= {None, "scheduled", "queued", "running", "deferred"}, found
+        return found.count("deferred") == len(WAITING)
+
+    def label(third: int) -> None:
+        for wait in WAITING[third::3]:
+            pai.label(story.runs[wait], late="true")
+
+    clock = time.monotonic()
+
+    def took(what: str) -> None:
+        nonlocal clock
+        story.seconds[what], clock = time.monotonic() - clock, time.monotonic()
+
+    airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_e2e", console_url=CONSOLE))
+    until(lambda: airflow.has_dags(DAG), "the DAG read")
+    run_id = airflow.start(DAG)
+    took("read")
+    until(all_deferred, "all deferred", every=2)
+    took("deferred")
+    time.sleep(2 * INTERVAL)  # the last ones have joined
+    since = time.time()
+    time.sleep(COUNTED * INTERVAL)
+    story.counted = polls(since, since + COUNTED * INTERVAL)
+    took("counted")
+
+    label(0)
+    until(lambda: states().count("success"), "the first waits ended", every=2)
+    environment = airflow.kill_triggerer()
+    killed = time.time()
+    story.ended_before = states().count("success")
+    label(1)
+    time.sleep(INTERVAL)
+    started = time.time()
+    story.while_dead = polls(killed, started)
+    airflow.start_triggerer(environment)
+    until(lambda: len(polls(started)) >= 2, "polls of the new triggerer")
+    took("restarted")
+    label(2)
+    until(lambda: airflow.state(DAG, run_id), "the end", every=1)
+    took("ended")
+    story.seconds_after, story.after = time.time() - started, polls(started)
+
+    story.states = airflow.instances(DAG, run_id)
+    story.links = {task_id: airflow.links(DAG, run_id, task_id) for task_id in SINGLE}
+    story.pushed = pushed(story.home)
+
+
+def kill_sessions(mark: str) -> None:
+    """Kill all that is marked, and its sessions: some of Airflow's processes overwrite their environment."""
+    for process in family(mark):
+        with suppress(psutil.Error, ProcessLookupError):
+            for pid in members(os.getsid(process.pid)):
+                psutil.Process(pid).kill()
+
+
+@pytest.fixture(scope="module")
+def telling(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Story]]]:
+    """All stories, each in a thread, as they mostly wait."""
+    wanted = [v for v in VERSIONS if any(f"[{v}" in item.name for item in request.session.items)]
+    marks = {version: uuid.uuid4().hex for version in wanted}
+    pool = ThreadPoolExecutor(len(VERSIONS))
+    try:
+        yield {
+            version: pool.submit(tell, version, tmp_path_factory.mktemp(f"airflow-{version}"), mark)
+            for version, mark in marks.items()
+        }
+    finally:
+        for mark in marks.values():  # none is left, unless the tests were interrupted
+            kill_sessions(mark)
+        pool.shutdown()
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def story(request: pytest.FixtureRequest, telling: dict[str, Future[Story]]) -> Story:
+    version: str = request.param
+    story = telling[version].result()
+    parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in story.seconds.items())
+    print(
+        f"\n{version}: {len(story.counted)} ListRuns in {COUNTED * INTERVAL} s for {len(WAITING)} waits; "
+        f"{len(story.after)} in the {story.seconds_after:.0f} s after the restart ({parts})"
+    )
+    return story
+
+
+def test_all_waits_share_one_poll_an_interval(story: Story) -> None:
+    assert COUNTED - 1 <= len(story.counted) <= COUNTED + 2
+    assert all("ExperimentId" not in poll["query"] for poll in story.counted)
+
+
+def test_the_triggerer_was_killed_in_the_middle(story: Story) -> None:
+    assert 0 < story.ended_before < len(WAITING)
+    assert story.while_dead == []
+
+
+def test_every_wait_ends_with_its_own_run_and_no_other(story: Story) -> None:
+    assert story.states == dict.fromkeys(WAITING, "success")
+    found = {wait: [run["run_id"] for run in xcoms["return_value"]] for wait, xcoms in story.pushed.items()}
+    assert found == {wait: [run] for wait, run in story.runs.items()}
+
+
+def test_another_triggerer_takes_over_without_asking_for_each_wait(story: Story) -> None:
+    polled_for = story.after[-1]["time"] - story.after[0]["time"]
+    assert len(story.after) <= polled_for / INTERVAL + 4
+
+
+def test_a_trigger_that_ends_its_task_pushes_what_a_worker_would(story: Story) -> None:
+    by_worker = story.pushed[RESUMED, 0]["return_value"][0].keys()
+    for wait, run in story.runs.items():
+        begun = story.log(wait, "attempt=1.log").count("::group::Pre ")
+        if wait[0] == RESUMED:
+            assert begun == 2
+            continue
+        assert begun == 1  # so what is there was pushed in the triggerer
+        xcoms = story.pushed[wait]
+        assert xcoms.keys() == {"return_value", story.link_key}
+        assert [found.keys() for found in xcoms["return_value"]] == [by_worker]
+        assert xcoms[story.link_key] == CONSOLE.format(run_id=run)
+
+
+def test_the_button_of_a_task_that_its_trigger_ended_leads_to_pai(story: Story) -> None:
+    links = {task_id: {"PAI console": CONSOLE.format(run_id=story.runs[task_id, -1])} for task_id in SINGLE}
+    assert story.links == links
+
+
+def test_each_wait_says_in_the_log_of_its_own_task_what_it_asks_and_what_came(story: Story) -> None:
+    for wait, experiment in story.experiments.items():
+        said = story.log(wait, "attempt=1.log.trigger.*.log")
+        assert f"Waiting for 1 run with {LABEL}, experiment_id={experiment}" in said
+        # The last lines need not be here: Airflow 3 may close this log first, and then uses the triggerer's.
+        assert f"0 runs carry {LABEL}" in said
+        assert {other for other in story.experiments.values() if other in said} == {experiment}
+
+
+@pytest.mark.parametrize("trace", ["exception was never retrieved", "Traceback", "airflow_provider_pai/"])
+def test_no_error_is_in_any_log(story: Story, trace: str) -> None:
+    assert files_with(story.home, trace) == []
+
+
+def test_no_secret_is_in_the_database_or_in_any_log(story: Story) -> None:
+    stored = files_with(story.home, KEY["access_key_id"])
+    assert any(path.name.startswith("airflow.db") for path in stored)  # the search finds things
+    for secret in (KEY["access_key_secret"], KEY["security_token"]):
+        assert files_with(story.home, secret) == []
