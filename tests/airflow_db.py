@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,6 +27,8 @@ from typing import Any
 
 import pendulum
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 HOME = Path(tempfile.mkdtemp(prefix="airflow-of-the-tests-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
@@ -86,6 +89,18 @@ AIRFLOW_BRANCH = (
 """What any task that branches imports besides; on 3.0 that is all of Airflow's models, and aiohttp."""
 
 _numbers = itertools.count(1)
+_sleep = time.sleep
+
+
+@event.listens_for(Engine, "connect")
+def _write_without_waiting_for_the_disk(connection: Any, _: Any) -> None:
+    """Let SQLite leave its writes to the operating system: this database does not outlive the process.
+
+    A DAG run commits eleven times, and each time SQLite would wait for the disk longer than Airflow computes.
+    """
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = OFF")
+    cursor.close()
 
 
 def new_dag(**arguments: Any) -> Any:
@@ -160,11 +175,11 @@ def run_dag(dag: Any, moment: Any = MOMENT, conf: dict[str, Any] | None = None) 
     watcher = _Watcher()
     listeners = first("get_listener_manager", "airflow.sdk.listener", "airflow.listeners.listener")()
     listeners.add_listener(watcher)
+    when = "logical_date" if "logical_date" in inspect.signature(dag.test).parameters else "execution_date"
     try:
-        when = (
-            "logical_date" if "logical_date" in inspect.signature(dag.test).parameters else "execution_date"
-        )
-        run = dag.test(**{when: moment}, run_conf=conf)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "sleep", _sleep_less_between_tasks)
+            run = dag.test(**{when: moment}, run_conf=conf)
     finally:
         listeners.pm.unregister(watcher)
     ran = Ran(dag, run.run_id, str(getattr(run.state, "value", run.state)), watcher.errors)
@@ -175,6 +190,15 @@ def run_dag(dag: Any, moment: Any = MOMENT, conf: dict[str, Any] | None = None) 
             ran.states[key] = str(getattr(ti.state, "value", ti.state))
             ran.tries[key] = ti.try_number
     return ran
+
+
+def _sleep_less_between_tasks(seconds: float) -> None:
+    """Sleep; where ``dag.test()`` itself does, for a second while no task may run yet, only a moment.
+
+    Who waits there are rescheduled sensors, whose ``poke_interval`` is shorter in the tests.
+    """
+    loop = inspect.unwrap(DAG.test).__code__
+    _sleep(0.05 if sys._getframe(1).f_code is loop else seconds)
 
 
 class _Watcher:
@@ -302,4 +326,16 @@ def pai(airflow_db: None, pai_emulator: Any, monkeypatch: pytest.MonkeyPatch) ->
     """A fresh local PAI that is Airflow's ``pai_default``; what is tried again is tried again soon."""
     monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", pai_emulator.connection_uri)
     monkeypatch.setattr("airflow_provider_pai.api.flow.BACKOFF_SECONDS", 0.01)
+    _forget_secrets()
     yield pai_emulator
+
+
+def _forget_secrets() -> None:
+    """Let Airflow forget what it hides in logs, which it learnt from earlier tests.
+
+    It compiles all that it knows into one pattern, again with each secret: after a few hundred tests reading
+    a connection takes longer than all else in a test.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.endswith("secrets_masker") and (masker := vars(module).get("_secrets_masker")):
+            masker().patterns, masker().replacer = set(), None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +23,20 @@ def pytest_configure(config: pytest.Config) -> None:
     # An installed package registers its own plugin (entry point pytest11); a bare checkout cannot.
     if not config.pluginmanager.has_plugin("pai_emulator"):
         config.pluginmanager.import_plugin("airflow_provider_pai.testing")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Cases that come from a set are in another order in each process; pytest-xdist wants one order in all.
+    items.sort(key=lambda item: (item.location[:2], item.nodeid))
+    for item in items:
+        if not uses_airflow(item.path):
+            item.add_marker("any_airflow")
+
+
+@functools.cache
+def uses_airflow(module: Path) -> bool:
+    """Whether a test module needs Airflow: if so it imports `airflow_db`, which must come before Airflow."""
+    return re.search("^from airflow_db import", module.read_text("utf-8"), re.MULTILINE) is not None
 
 
 def drive(flow: Flow[Any], answers: Answers, sent: list[Request] | None = None) -> Any:

@@ -175,12 +175,12 @@ def credential_services(pai: Any, folder: Path) -> Iterator[CredentialServices]:
     with ExitStack() as stack:
         servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(*_certificate(folder))
+        tls.load_cert_chain(*make_certificate(folder))
         servers[0].socket = tls.wrap_socket(servers[0].socket, server_side=True)
         sts, plain = (f"localhost:{server.server_port}" for server in servers)
         services = CredentialServices(pai, sts, plain)
         for server in servers:
-            thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+            thread = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
             thread.start()
             stack.callback(thread.join, 10)
             stack.callback(server.server_close)
@@ -188,7 +188,7 @@ def credential_services(pai: Any, folder: Path) -> Iterator[CredentialServices]:
         yield services
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
+def make_certificate(folder: Path) -> tuple[Path, Path]:
     """Make a self-signed certificate of ``localhost``, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])

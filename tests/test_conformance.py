@@ -180,6 +180,7 @@ def test_a_new_experiment_is_asked_for_at_once(ask: Any, pai_emulator: Any) -> N
     assert first == ["ListRuns", "CreateExperiment", "CreateRun", "DeleteRun", "GetExperiment"]
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize(("quirk", "value"), UNUSUAL)
 def test_each_quirk_changes_what_it_should(ask: Any, pai_emulator: Any, quirk: str, value: Any) -> None:
     setattr(pai_emulator.quirks, quirk, value)
@@ -201,6 +202,7 @@ def test_the_tables_name_existing_quirks() -> None:
     assert all(value in QUIRKS[quirk] for quirk, value in (*CHANGED, *SEEN))
 
 
+@pytest.mark.any_airflow
 @given(st.fixed_dictionaries({quirk: st.sampled_from(values) for quirk, values in QUIRKS.items()}))
 @settings(max_examples=12)
 def test_it_ends_whatever_pai_does(quirks: dict[str, Any]) -> None:
@@ -263,6 +265,7 @@ FAULTS = {
 """Findings that need one damaged answer, since no setting of the emulator causes them."""
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_no_quirk_shows(ask: Any, pai_emulator: Any, name: str) -> None:
     fault, seen = FAULTS[name]
@@ -325,6 +328,7 @@ WITHOUT = {
 }
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("action", WITHOUT)
 def test_a_narrow_policy_leaves_the_rest_decidable(ask: Any, pai_emulator: Any, action: str) -> None:
     pai_emulator.add_run("other")
@@ -340,6 +344,7 @@ KINDS = ["throttle", "server_error", "error", "html", "reset", "reset_after", "t
 PLACES = [("CreateExperiment", 0), ("CreateRun", 3), ("ListRuns", 6), ("UpdateRun", 2), ("DeleteRun", 2)]
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_midway_leaves_nothing(ask: Any, pai_emulator: Any, kind: str) -> None:
     pai_emulator.quirks.experiment_with_runs = "refused"  # else a forgotten run would go unnoticed

@@ -1088,8 +1088,22 @@ def ask_on_many_connections() -> list[int]:
 
     async def ask_all(emulator: PaiEmulator) -> list[int]:
         client = Pai(emulator.url)
+        connected: list[None] = []
+        all_are = asyncio.Event()
+
+        async def wait_for_all(*_: Any) -> None:
+            connected.append(None)
+            if len(connected) == CONNECTIONS:
+                all_are.set()
+            await all_are.wait()
+
+        # However slow this machine is, there are a thousand connections before the first request.
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_create_end.append(wait_for_all)
         connector = aiohttp.TCPConnector(limit=CONNECTIONS)
-        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(60), trace_configs=[tracing]
+        ) as session:
             return [
                 status
                 for _ in range(2)
@@ -1097,8 +1111,6 @@ def ask_on_many_connections() -> list[int]:
             ]
 
     with PaiEmulator() as emulator:
-        # All wait for each other, so that a thousand connections exist before the first answer.
-        emulator.inject("slow", delay=2, times=CONNECTIONS)
         statuses = asyncio.run(ask_all(emulator))
         assert emulator.request_counts == {"ListRuns": 2 * CONNECTIONS}
         assert len(emulator.requests) == 1000

@@ -75,7 +75,7 @@ def test_wait_for_evaluation_ends_when_the_label_comes(bag: Any, pai: Any) -> No
     late = pai.add_run("late", metrics={"accuracy": 0.9})
     pai.add_run("before", labels={"is_evaluation": "true"}, gmt_create_time="2020-01-01T00:00:00Z")
     pai.before_request(lambda action, count: count == 3 and pai.label_run(late, {"is_evaluation": "true"}))
-    bag.dags["pai_wait_for_evaluation"].get_task("wait_for_evaluation").poke_interval = 1
+    bag.dags["pai_wait_for_evaluation"].get_task("wait_for_evaluation").poke_interval = 0.1
     ran = run_example(bag, "pai_wait_for_evaluation")
     assert ran.state == "success"
     assert [run["name"] for run in ran.xcom("wait_for_evaluation")] == ["late"]

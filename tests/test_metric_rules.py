@@ -15,13 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_pai.api import Metric, PaiUsageError, Run, RunQuery
 from airflow_provider_pai.api.models import last_values
-from airflow_provider_pai.gating.rules import (
-    COMPARISONS,
-    OPERATORS,
-    MetricRule,
-    parse_rules,
-    wait_rules,
-)
+from airflow_provider_pai.gating.rules import COMPARISONS, OPERATORS, MetricRule, parse_rules, wait_rules
 from airflow_provider_pai.waiting.condition import RunCondition
 
 numbers = st.from_regex(

@@ -38,6 +38,8 @@ class Field:
 
     def __init__(self, pai: Any, old: int = 1, quirk: str = "replace") -> None:
         self.pai = pai
+        for run in pai.runs():  # of an earlier field, which would be read again after every request
+            pai.delete_run(run["RunId"])
         self.model = f"model-{next(models)}"
         pai.quirks.update_labels = quirk
         ours = {"model": self.model, "stage": "evaluated"}
