@@ -44,12 +44,14 @@ TASKS: dict[str, Any] = {
     "log": PaiLogRunMetricsOperator,
     "promote": PaiPromoteRunOperator,
 }
+FOLLOW = ("follow_if_passed", "follow_if_failed")
 OF_RUNS = ("pai_conn_id", "runs", "metrics", "baseline_labels")
 ARGUMENTS = {
     name: [
         argument
         for argument in kind.template_fields
-        if (argument in OF_RUNS if name == "gate_of_runs" else (name, argument) != ("gate", "runs"))
+        if argument not in FOLLOW  # which need tasks downstream: tests/test_gate.py
+        and (argument in OF_RUNS if name == "gate_of_runs" else (name, argument) != ("gate", "runs"))
     ]
     for name, kind in TASKS.items()
 }
@@ -67,6 +69,8 @@ REQUIRED = {
     "promote": ("run_id", "labels"),
 }
 """What cannot be left out, or in the gates and the update not all at once."""
+DEFAULTS = ("order_by", "min_runs", "page_size", "missing_baseline", "select", "on_fail")
+"""What is something else than ``None`` where it is left out."""
 MAPPED = {"list": "labels", "wait": "labels", "gate": "name", "promote": "among"}
 NOT_TEMPLATED: dict[str, Any] = {"wait": {"poke_interval": 0.1, "timeout": 20}}
 
@@ -100,7 +104,14 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
     filters |= {"created_after": "2025-10-20T08:00:00Z", "created_before": "2025-10-20T10:00:00Z"}
     rules = {"metrics": {"accuracy": ">= 0.9", "loss": "< baseline"}, "baseline_labels": {"baseline": "1"}}
     return {
-        "list": {**conn, **filters, "order_by": "Name DESC", "output_path": str(folder / "runs")},
+        "list": {
+            **conn,
+            **filters,
+            "order_by": "Name DESC",
+            "output_path": str(folder / "runs"),
+            "max_runs": "5",
+            "page_size": "50",
+        },
         "wait": {
             **conn,
             **filters,
@@ -109,7 +120,15 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
             "max_runs": "5",
             "metrics": {"accuracy": ">= 0.9"},
         },
-        "gate": {**conn, **filters, **rules},
+        "gate": {
+            **conn,
+            **filters,
+            **rules,
+            "missing_baseline": "pass",
+            "select": "any",
+            "on_fail": "fail",
+            "max_runs": "5",
+        },
         "gate_of_runs": {**conn, **rules, "runs": [run_id]},
         "create": {
             **conn,
@@ -250,7 +269,8 @@ def _in_plain_ways(name: str, kind: Any, common: dict[str, Any], given: dict[str
     with TaskGroup(f"{name}_group", prefix_group_id=False, default_args=given):
         kind(task_id=f"{name}_default_args", **common)
     kind(task_id=f"{name}_some_left_out", **common, **needed)
-    left_out = dict.fromkeys([each for each in given if each not in (*needed, "order_by", "min_runs")])
+    has_default = DEFAULTS if name != "gate" else (*DEFAULTS, "max_runs")
+    left_out = dict.fromkeys([each for each in given if each not in (*needed, *has_default)])
     kind(task_id=f"{name}_some_None", **common, **needed, **left_out)
 
 

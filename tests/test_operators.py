@@ -272,8 +272,8 @@ def test_making_an_operator_reads_no_connection(pai: Any) -> None:
         ({"max_runs": 0}, ["max_runs=0"]),
         ({"workspace_id": "{{ params.nothing }}"}, ["workspace_id is empty"]),
         ({"output_path": "{{ params.nothing }}"}, ["output_path"]),
-        ({"max_runs": "{{ params.nothing }}"}, ["max_runs=''"]),
-        ({"max_runs": "{{ none }}"}, ["max_runs='None'"]),
+        ({"max_runs": "{{ params.nothing }}"}, ["max_runs is empty"]),
+        ({"max_runs": "{{ none }}"}, ["max_runs is None"]),
     ],
 )
 def test_bad_input_fails_at_once_and_says_what_to_write(

@@ -17,6 +17,7 @@ class UnforeseenError(PaiError):
     """A poll failed through a mistake of ours, which must not end the waits of everybody."""
 
     transient = True
+    retryable = True
 
 
 class Update(msgspec.Struct, frozen=True):
