@@ -8,6 +8,7 @@ The arguments are each class's ``template_fields``, so a new one is in the table
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,14 +45,12 @@ TASKS: dict[str, Any] = {
     "log": PaiLogRunMetricsOperator,
     "promote": PaiPromoteRunOperator,
 }
-FOLLOW = ("follow_if_passed", "follow_if_failed")
 OF_RUNS = ("pai_conn_id", "runs", "metrics", "baseline_labels")
 ARGUMENTS = {
     name: [
         argument
         for argument in kind.template_fields
-        if argument not in FOLLOW  # which need tasks downstream: tests/test_gate.py
-        and (argument in OF_RUNS if name == "gate_of_runs" else (name, argument) != ("gate", "runs"))
+        if (argument in OF_RUNS if name == "gate_of_runs" else (name, argument) != ("gate", "runs"))
     ]
     for name, kind in TASKS.items()
 }
@@ -69,10 +68,11 @@ REQUIRED = {
     "promote": ("run_id", "labels"),
 }
 """What cannot be left out, or in the gates and the update not all at once."""
-DEFAULTS = ("order_by", "min_runs", "page_size", "missing_baseline", "select", "on_fail")
-"""What is something else than ``None`` where it is left out."""
 MAPPED = {"list": "labels", "wait": "labels", "gate": "name", "promote": "among"}
-NOT_TEMPLATED: dict[str, Any] = {"wait": {"poke_interval": 0.1, "timeout": 20}}
+BESIDE: dict[str, Any] = {"wait": {"poke_interval": 0.1, "timeout": 20}, "gate_of_runs": {"on_fail": "fail"}}
+"""What a task is given beside the arguments of the table."""
+FOLLOWS = {"on_fail": "skip", "follow_if_passed": "a", "follow_if_failed": "b"}
+"""What goes with ``follow_if_failed``, which only a gate takes that others follow."""
 
 
 def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
@@ -103,15 +103,10 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
     filters |= {"source_id": "1234", "labels": labels}
     filters |= {"created_after": "2025-10-20T08:00:00Z", "created_before": "2025-10-20T10:00:00Z"}
     rules = {"metrics": {"accuracy": ">= 0.9", "loss": "< baseline"}, "baseline_labels": {"baseline": "1"}}
+    listing = {"order_by": "Name DESC", "page_size": "50", "max_runs": "7"}
+    settings = {"select": "newest", "on_fail": "fail", "missing_baseline": "fail", "max_runs": "7"}
     return {
-        "list": {
-            **conn,
-            **filters,
-            "order_by": "Name DESC",
-            "output_path": str(folder / "runs"),
-            "max_runs": "5",
-            "page_size": "50",
-        },
+        "list": {**conn, **filters, **listing, "output_path": str(folder / "runs")},
         "wait": {
             **conn,
             **filters,
@@ -120,15 +115,7 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
             "max_runs": "5",
             "metrics": {"accuracy": ">= 0.9"},
         },
-        "gate": {
-            **conn,
-            **filters,
-            **rules,
-            "missing_baseline": "pass",
-            "select": "any",
-            "on_fail": "fail",
-            "max_runs": "5",
-        },
+        "gate": {**conn, **filters, **rules, **settings},
         "gate_of_runs": {**conn, **rules, "runs": [run_id]},
         "create": {
             **conn,
@@ -149,6 +136,12 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
             "experiment_id": mine,
         },
     }
+
+
+def arguments(values: dict[str, dict[str, Any]], name: str, argument: str) -> dict[str, Any]:
+    """What a task is given whose argument is to be replaced."""
+    follows = FOLLOWS if argument == "follow_if_failed" else {}
+    return {**values[name], **BESIDE.get(name, {}), **follows}
 
 
 def templates(value: Any, param: str) -> Any:
@@ -241,7 +234,7 @@ def right(emulator: PaiEmulator, values: dict[str, dict[str, Any]]) -> Right:
     for native in (False, True):
         with new_dag(params=values, render_template_as_native_obj=native) as dag:
             for name, kind in TASKS.items():
-                common = {"pre_execute": recorder, **NOT_TEMPLATED.get(name, {})}
+                common = {"pre_execute": lambda context: recorder(context), **BESIDE.get(name, {})}
                 param = f"params.{name}"
                 if native:
                     whole = {each: template(f"{param}.{each}") for each in values[name]}
@@ -269,8 +262,13 @@ def _in_plain_ways(name: str, kind: Any, common: dict[str, Any], given: dict[str
     with TaskGroup(f"{name}_group", prefix_group_id=False, default_args=given):
         kind(task_id=f"{name}_default_args", **common)
     kind(task_id=f"{name}_some_left_out", **common, **needed)
-    has_default = DEFAULTS if name != "gate" else (*DEFAULTS, "max_runs")
-    left_out = dict.fromkeys([each for each in given if each not in (*needed, *has_default)])
+    optional = {
+        each
+        for base in kind.__mro__
+        for each, argument in inspect.signature(base.__init__).parameters.items()
+        if argument.default is None
+    }
+    left_out = dict.fromkeys(optional & given.keys() - needed.keys())
     kind(task_id=f"{name}_some_None", **common, **needed, **left_out)
 
 
@@ -305,7 +303,7 @@ def wrong(emulator: PaiEmulator, values: dict[str, dict[str, Any]]) -> Ran:
 
         brought = nothing()
         for name, argument in CELLS:
-            given = {**values[name], **NOT_TEMPLATED.get(name, {})}
+            given = arguments(values, name, argument)
             TASKS[name](task_id=f"{name}_{argument}_none", **{**given, argument: brought})
             if argument in DICTS:
                 text = template(f"params.{name}.{argument}")
@@ -316,7 +314,7 @@ def wrong(emulator: PaiEmulator, values: dict[str, dict[str, Any]]) -> Ran:
             ("gate", "name"),
             ("promote", "among"),
         ):
-            fixed = {**values[name], **NOT_TEMPLATED.get(name, {})}
+            fixed = arguments(values, name, argument)
             good = fixed.pop(argument)
             mapped = TASKS[name].partial(task_id=f"{name}_mapped", **fixed)
             mapped.expand(**{argument: [good, None, {} if argument in DICTS else ""]})
@@ -357,7 +355,7 @@ def test_only_what_was_not_refused_asked_pai(emulator: PaiEmulator, wrong: Ran) 
 def test_none_from_a_template_is_refused(
     values: dict[str, dict[str, Any]], name: str, argument: str, native: bool
 ) -> None:
-    given = {**values[name], **NOT_TEMPLATED.get(name, {}), argument: "{{ nothing }}"}
+    given = {**arguments(values, name, argument), argument: "{{ nothing }}"}
     with new_dag(render_template_as_native_obj=native):
         made = TASKS[name](task_id="t", **given)
     made.render_template_fields({"nothing": None})
@@ -369,8 +367,8 @@ def test_none_from_a_template_is_refused(
 def test_what_is_mapped_to_none_is_refused(
     values: dict[str, dict[str, Any]], name: str, argument: str
 ) -> None:
-    given = {**values[name], **NOT_TEMPLATED.get(name, {})}
-    good = given.pop(argument, "cn-hangzhou")
+    given = arguments(values, name, argument)
+    good = given.pop(argument, "a")
     with new_dag():
         mapped = TASKS[name].partial(task_id="t", **given).expand(**{argument: [good, None]})
     mapped.unmap({argument: good}).pre_execute({})
