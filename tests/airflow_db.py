@@ -31,6 +31,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 HOME = Path(tempfile.mkdtemp(prefix="airflow-of-the-tests-"))
+"""This process's own: where pytest-xdist runs the tests in several, each has its Airflow and its database."""
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 EXAMPLES = Path(__file__).parent.parent / "dags_examples"
 SECRET = "emulator-secret"
@@ -96,7 +97,7 @@ _sleep = time.sleep
 def _write_without_waiting_for_the_disk(connection: Any, _: Any) -> None:
     """Let SQLite leave its writes to the operating system: this database does not outlive the process.
 
-    A DAG run commits eleven times, and each time SQLite would wait for the disk longer than Airflow computes.
+    A DAG run commits eleven times, and waiting for the disk so often takes longer than all else in it.
     """
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = OFF")

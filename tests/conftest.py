@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from airflow_provider_pai.api import Flow, Outcome, Request
 settings.register_profile("suite", deadline=None, max_examples=60)
 settings.load_profile("suite")
 
+TESTS = Path(__file__).parent
 Answers = Callable[[Request], Outcome] | Iterable[Outcome]
 
 
@@ -26,10 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Cases that come from a set are in another order in each process; pytest-xdist wants one order in all.
-    items.sort(key=lambda item: (item.location[:2], item.nodeid))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Cases that come from a set have no order of their own, and the processes must agree on one.
+        items.sort(key=lambda item: (item.location[:2], item.nodeid))
     for item in items:
-        if not uses_airflow(item.path):
+        if item.path.parent == TESTS and not uses_airflow(item.path):
             item.add_marker("any_airflow")
 
 

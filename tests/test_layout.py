@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import uses_airflow
+from conftest import TESTS, uses_airflow
 
 import airflow_provider_pai
 
@@ -162,10 +162,9 @@ def test_the_leaves_import_nothing_of_ours(module):
 
 
 def test_a_test_that_is_said_to_need_no_airflow_loads_none():
-    tests = Path(__file__).parent
-    modules = [path.stem for path in sorted(tests.glob("test_*.py")) if not uses_airflow(path)]
+    modules = [path.stem for path in sorted(TESTS.glob("test_*.py")) if not uses_airflow(path)]
     assert "test_client" in modules
-    script = f"import sys; sys.path.insert(0, {str(tests)!r}); import {', '.join(modules)}; "
+    script = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import {', '.join(modules)}; "
     script += "print([name for name in sys.modules if name.split('.')[0] == 'airflow'])"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
