@@ -281,7 +281,7 @@ def test_no_secret_is_in_the_database_or_in_any_log(world):
     airflow, _, _ = world
     dump = airflow.dump()
     assert KEY["access_key_id"] in dump.read_text()  # the search finds things
-    assert files_with(airflow.home, "awaited runs are there")
+    assert files_with(airflow.home, "The wait is over with")
     for secret in (KEY["access_key_secret"], KEY["security_token"]):
         assert files_with(airflow.home, secret) == []
 
