@@ -62,7 +62,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     created before the window. Without any, the task times out at 15:00:00.
 
     **In every mode the same.** A timeout is an ``AirflowSensorTimeout``, or a skip with ``soft_fail``. What
-    asking again cannot mend fails the task at once, or skips it with ``soft_fail`` or ``never_fail``. Too
+    a retry cannot fix fails the task at once, or skips it with ``soft_fail`` or ``never_fail``. Too
     many failed polls in a row fail this try, skip the task with ``never_fail``, and are waited through with
     ``silent_fail``. In reschedule mode the worker is given back between polls, but not between polls that
     failed: their number in a row has to be remembered, and rescheduling forgets.
