@@ -1,4 +1,4 @@
-"""The tests on every supported Airflow, two at a time, and one table of what came of it: make test-all.
+"""The tests on every supported Airflow, three at a time, and one table of what came of it: make test-all.
 
 What says the same on every Airflow (the marker `any_airflow`, which tests/conftest.py gives) runs on the
 oldest and the newest alone, with the oldest and the newest of all libraries; all else runs on each.
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-AT_ONCE = 2
+AT_ONCE = 3
 SECONDS = 1200
 """How long the tests may take on one Airflow."""
 SHOWN = 20_000
