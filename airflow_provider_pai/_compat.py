@@ -92,6 +92,7 @@ __all__ = [
     "object_storage_path",
     "pushed_link",
     "setting",
+    "skip_instances",
     "starts_in_triggerer",
     "task_success",
     "trigger_event",
@@ -145,6 +146,22 @@ def setting(name: str, default: str) -> str:
     conf = _first("conf", "airflow.sdk.configuration", "airflow.configuration")
     found: str = conf.get("pai", name, fallback=default)
     return found
+
+
+def skip_instances(context: Context, task_ids: list[str]) -> None:
+    """Skip the mapped instances of tasks in Airflow 2. A branch names the tasks alone: 2.11 would run them.
+
+    Airflow 3 skips by an exception, and does not come here.
+    """
+    run: Any = context["dag_run"]
+    instances = [
+        (ti.task_id, ti.map_index)
+        for ti in run.get_task_instances()
+        if ti.map_index >= 0 and ti.task_id in task_ids
+    ]
+    with import_module("airflow.utils.session").create_session() as session:
+        mixin = import_module("airflow.models.skipmixin").SkipMixin
+        mixin._set_state_to_skipped(run, instances, session=session)
 
 
 def starts_in_triggerer(*, templates: bool) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later
-from airflow_provider_pai._compat import AirflowFailException, BranchMixIn
+from airflow_provider_pai._compat import AirflowFailException, BranchMixIn, skip_instances
 from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
@@ -204,6 +204,12 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             if hasattr(signal, "tasks"):
                 signal.tasks = [*signal.tasks, *self._mapped_instances(context, signal.tasks)]
             raise
+        kept = {*teardowns, *followed}
+        for group in filter(None, map(self.dag.task_group_dict.get, followed)):
+            kept |= {task.task_id for task in group.roots}
+        skipped = [task.task_id for task in self.downstream_list if task.task_id not in kept]
+        if skipped:
+            skip_instances(context, skipped)
 
     def _mapped_instances(
         self, context: Context, skipped: Sequence[tuple[str, int]]
