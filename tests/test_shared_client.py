@@ -279,3 +279,13 @@ async def test_a_look_up_outlives_who_is_cancelled_in_the_middle_of_it(pai, monk
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
     assert ended == ["ended", "ended"]
+
+    monkeypatch.setattr(clients, "CLOSING_SECONDS", 0.01)  # where a look-up takes longer than closing waits
+    leaving = asyncio.create_task(leave())
+    await asyncio.sleep(0.1)
+    made = clients._clients[asyncio.get_running_loop()]["pai_default", None]
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await asyncio.sleep(0.5)
+    assert ended == ["ended", "ended", "ended"]
+    assert made._client is None  # nobody is left to close one

@@ -124,6 +124,8 @@ class SharedClient:
             reason = f"the connection {self._hook.pai_conn_id!r} could not be read: {type(error).__name__}"
             detail = f": {error}" if type(error).__name__ == "AirflowNotFoundException" else ""
             raise api.PaiTransportError(reason + detail, sent=False) from error
+        if self.users == 0:
+            return  # everybody left while the connection was read, and nobody would close another client
         if settings != self._settings:
             # Made in a thread: the first client of a process imports its HTTP libraries.
             made = await asyncio.to_thread(

@@ -89,9 +89,8 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
 
     One event for all that newly match at a poll, with the payload ``{"runs": [{run_id, name, labels,
     metrics, …}, …]}``, or several where it would hold more than 100 runs or 1 MB; or one for each run, with
-    ``{"run": {…}}``. It never ends by itself: a poll that fails is
-    logged and followed by the next one an interval later. What a restart may repeat or miss:
-    :mod:`airflow_provider_pai.waiting.events`.
+    ``{"run": {…}}``. It never ends by itself: a poll that fails is logged and followed by the next one an
+    interval later. What a restart may repeat or miss: :mod:`airflow_provider_pai.waiting.events`.
 
     :param labels: labels every run must carry, as a dict or as ``"key:value,key:value"``.
     :param metrics: only runs count whose last values meet these rules: ``{"accuracy": ">= 0.9"}``.
