@@ -64,11 +64,11 @@ CHANGES = st.builds(
 Wanted = tuple[int | None, int | None, bool]
 """Which experiment somebody waits for, and from what age on; ``None`` for any. And whether news will do."""
 POLLS = st.lists(st.lists(CREATES | CHANGES, max_size=3), min_size=1, max_size=7)
-WAITERS = st.lists(
-    st.tuples(st.none() | st.integers(0, EXPERIMENTS - 1), st.none() | st.integers(0, AGES), st.booleans()),
-    min_size=1,
-    max_size=4,
+WANTED = st.tuples(
+    st.none() | st.integers(0, EXPERIMENTS - 1), st.none() | st.integers(0, AGES), st.booleans()
 )
+WAITERS = st.lists(st.tuples(st.sampled_from([0, 0, 1, 2]), WANTED), min_size=1, max_size=6)
+"""At which poll each begins to wait, and for what."""
 
 
 @dataclass
@@ -172,13 +172,19 @@ class Waiter:
 class Polled:
     """A poller whose polls the test makes, and its subscribers."""
 
-    def __init__(self, world: World, made: Poller, waiters: list[Waiter]) -> None:
+    def __init__(self, world: World, made: Poller) -> None:
         self.world = world
         self.poller = made
-        self.waiters = waiters
+        self.waiters: list[Waiter] = []
         self.hidden = False
         """What changed further back and cancels out in TotalCount is what nobody can know."""
         self._before: dict[str, datetime] = {}
+
+    def join(self, wanted: Wanted) -> None:
+        """Let one more subscriber wait."""
+        waiter = Waiter(self.world, wanted)
+        waiter.question = self.poller.add(waiter.question, waiter.subscription)
+        self.waiters.append(waiter)
 
     def all_know(self) -> bool:
         """Tell whether everybody knows what can be known."""
@@ -234,12 +240,12 @@ def cancels_out(before: dict[str, datetime], now: dict[str, datetime], edge: dat
 async def polled(world: World, wanted: list[Wanted]) -> AsyncIterator[Polled]:
     async with shared_client("pai_default", None) as client:
         made = Poller(client, world.workspace_id, LABEL)
-        waiters = [Waiter(world, each) for each in wanted]
         made._start = lambda: None  # the test polls
-        for waiter in waiters:
-            waiter.question = made.add(waiter.question, waiter.subscription)
+        seen = Polled(world, made)
+        for each in wanted:
+            seen.join(each)
         try:
-            yield Polled(world, made, waiters)
+            yield seen
         finally:
             await made.close()
 
@@ -274,9 +280,9 @@ def prepared(served: PaiEmulator, total_count: str, order: str, most: int) -> Wo
     return World(served)
 
 
-def most_requests(world: World, waiters: list[Wanted]) -> int:
+def most_requests(seen: Polled) -> int:
     """What a poll may cost at the most: all pages, and then all pages for each question."""
-    return (-(-len(world.labelled()) // PAGE) + 1) * (1 + len(set(waiters)))
+    return (-(-len(seen.world.labelled()) // PAGE) + 1) * (1 + len(seen.waiters))
 
 
 @HISTORIES
@@ -288,15 +294,18 @@ def test_everybody_is_told_at_the_next_poll(served, before, polls, waiters, orde
         world.apply(change)
 
     async def story() -> None:
-        async with polled(world, waiters) as seen:
+        async with polled(world, []) as seen:
             for number, changes in enumerate([[], *polls]):
                 for change in changes:
                     world.apply(change)
+                joining = [wanted for joins, wanted in waiters if joins == number]
+                for wanted in joining:
+                    seen.join(wanted)
                 requests = await seen.poll()
                 assert seen.all_know()
-                if number > 0 and not changes and total_count == "given":
+                if number > 0 and not changes and not joining and total_count == "given":
                     assert requests == 1
-                assert requests <= most_requests(world, waiters)
+                assert requests <= most_requests(seen)
                 if seen.hidden:
                     await seen.look_at_all()
                     assert seen.all_know()
@@ -315,10 +324,12 @@ def test_what_happens_between_two_requests_of_a_poll_is_told_in_time(
         world.apply(change)
 
     async def story() -> None:
-        async with polled(world, waiters) as seen:
+        async with polled(world, []) as seen:
             pending: list[Create | Change] = []
-            for changes in polls:
+            for number, changes in enumerate(polls):
                 pending[:] = changes
+                for wanted in [wanted for joins, wanted in waiters if joins == number]:
+                    seen.join(wanted)
                 served.before_request(lambda *_: pending and world.apply(pending.pop(0)))
                 await seen.poll(nothing_happens=False)
                 served.before_request(None)
@@ -430,6 +441,19 @@ def test_pages_are_read_back_to_the_late_label_and_no_further(served):
         assert seen.all_know()
 
 
+def test_a_label_further_back_than_anybody_has_read_is_told(served):
+    world = labelled_history(served)
+
+    @story_of(world, [(1, None, False)])
+    async def _(seen: Polled) -> None:
+        assert await seen.poll() == 2  # one page, and the only question: fewer than all pages
+        world.apply(LATER)
+        for wanted in EVERYBODY:
+            seen.join(wanted)
+        assert await seen.poll() <= 10 + 2  # all pages, and who waits longer than they were known asks
+        assert all(waiter.seen == waiter.truth() for waiter in seen.waiters)
+
+
 def test_a_label_that_is_set_while_pages_are_read_sends_nobody_further_back(served):
     world = labelled_history(served)
 
@@ -443,6 +467,26 @@ def test_a_label_that_is_set_while_pages_are_read_sends_nobody_further_back(serv
         assert await seen.poll(nothing_happens=False) == 3
         served.before_request(None)
         assert await seen.poll() == 1
+        assert seen.all_know()
+
+
+def test_a_label_that_is_set_while_a_lost_one_is_looked_for_is_told(served):
+    world = labelled_history(served)
+
+    @story_of(world, EVERYBODY)
+    async def _(seen: Polled) -> None:
+        await seen.poll()
+        world.apply(Change("unlabel", 1))
+        second = served.request_counts["ListRuns"] + 2
+
+        def meanwhile(*_: object) -> None:
+            if served.request_counts["ListRuns"] == second:
+                world.apply(LATER)
+
+        served.before_request(meanwhile)
+        await seen.poll(nothing_happens=False)
+        served.before_request(None)
+        await seen.poll()
         assert seen.all_know()
 
 

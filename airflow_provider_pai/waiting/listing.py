@@ -65,6 +65,8 @@ class Listing:
         known = self._order[-1][0] if self._order else LATEST
         bottom = self.reach(page, LATEST)
         news = self._take(page, poll, LATEST)
+        if self._accepted is None or bottom == EARLIEST:
+            self.accept()
         if self.in_order and known < bottom:  # what lies between this page and the older ones is not known
             self._drop([run_id for created, run_id in self._order if created < bottom])
             self.since = bottom
@@ -101,8 +103,6 @@ class Listing:
             self._put(run, poll)
         self.since = min(self.since, below)
         self._trim()
-        if self._accepted is None or below == EARLIEST:
-            self.accept()
         return news
 
     def _take_unordered(self, page: RunPage, poll: int, above: datetime) -> list[Run]:
@@ -113,8 +113,6 @@ class Listing:
         for run in reversed(page.runs):
             self._put(run, poll)
         self.since = LATEST if page.next_token or above != LATEST else EARLIEST
-        if self._accepted is None:
-            self.accept()
         return news
 
     def reach(self, page: RunPage, above: datetime = LATEST) -> datetime:
@@ -146,15 +144,14 @@ class Listing:
             return None
         return self.further_back - self._accepted
 
-    def explains(self, total: int | None) -> bool:
-        """Tell whether all that changed is known, by the TotalCount of a page that was read later, too.
+    def explains(self, at_first: int) -> bool:
+        """Tell whether what was found since makes up for a :attr:`discrepancy` that there was at first.
 
-        A label that is set while pages are read counts in that number, and not in the newest page's.
+        What was labelled while pages were read may be among it. What is missing instead then shows as a
+        discrepancy of the next newest page.
         """
-        if self.discrepancy is None or self.total is None or total is None:
-            return False
-        later = self.discrepancy + total - self.total
-        return min(self.discrepancy, later) <= 0 <= max(self.discrepancy, later)
+        left = self.discrepancy
+        return left is not None and (left <= 0 < at_first or at_first < 0 <= left)
 
     def accept(self) -> None:
         """Take the number of runs further back as it is now for known."""

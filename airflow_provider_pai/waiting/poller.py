@@ -41,7 +41,9 @@ STEP_SECONDS = 1.0
 class ReadingBack:
     """Pages that are read one after another, from the newest on; it may take several intervals."""
 
-    def __init__(self, newest: RunPage, below: datetime, known: datetime, *, sign: bool) -> None:
+    def __init__(
+        self, newest: RunPage, below: datetime, known: datetime, *, sign: bool, discrepancy: int
+    ) -> None:
         self.pages = 1
         self.below = below
         """Everything that was created after this was read."""
@@ -49,6 +51,8 @@ class ReadingBack:
         """Everything that was created after this had been read before, so that a change there is news."""
         self.sign = sign
         """Whether TotalCount says that something changed, or somebody new waits."""
+        self.discrepancy = discrepancy
+        """By how many runs that have not been found it changed."""
         self.found_all = False
         """Whether all that changed was found."""
         self.token = newest.next_token
@@ -153,7 +157,9 @@ class Poller:
         else:
             unknown |= self._changed_meanwhile
             self._changed_meanwhile = False
-            self._back = ReadingBack(page, self.listing.reach(page), known, sign=sign)
+            self._back = ReadingBack(
+                page, self.listing.reach(page), known, sign=sign, discrepancy=counted or 0
+            )
         self._trusted = 0 if unknown else self._trusted + 1
         below = self.listing.reach(page)
         for question in self.questions:
@@ -275,7 +281,7 @@ class Poller:
             page.next_token,
         )
         back.total = page.total_count
-        back.found_all = back.sign and self.listing.explains(back.total)
+        back.found_all = self.listing.explains(back.discrepancy)
         if back.found_all:
             for question in self.questions:
                 question.doubted = question.doubted and self._may_be_measured(question)
