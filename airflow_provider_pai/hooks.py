@@ -149,10 +149,10 @@ class PaiHook(BaseHook):
     ) -> list[api.Run]:
         """Return the runs that match, in order.
 
-        Filters: workspace_id, experiment_id, name, source_type, source_id, labels (a dict or
-        ``"key:value,key:value"``), created_after, created_before (aware times or ISO 8601 texts),
-        order_by (``"GmtCreateTime ASC"``), verbose (True; with labels it is always True). Leave one
-        out to ask for any; ``None`` and ``{}`` are refused.
+        Filters: run_id (one or several), workspace_id, experiment_id, name, source_type, source_id, labels
+        (a dict or ``"key:value,key:value"``), created_after, created_before (aware times or ISO 8601
+        texts), order_by (``"GmtCreateTime ASC"``), verbose (True; with labels it is always True). Leave
+        one out to ask for any; ``None`` and ``{}`` are refused.
 
         :param page_size: how many runs one request asks for. PAI documents a default of 10 and no maximum.
         :param max_runs: how many runs to return at most.

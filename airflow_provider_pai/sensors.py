@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,10 @@ from airflow_provider_pai._compat import (
     first_reschedule,
     starts_in_triggerer,
 )
-from airflow_provider_pai.api.arguments import check_given
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
+    from airflow_provider_pai.api import Run, RunQuery
     from airflow_provider_pai.gating.rules import MetricRules
     from airflow_provider_pai.waiting.condition import RunCondition
 
@@ -37,8 +37,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     Takes the other filters of :class:`~airflow_provider_pai._base.RunFilterOperator`, those of Airflow's
     sensors (``poke_interval``, ``timeout``, ``mode``, ``soft_fail``, …), and:
 
-    :param labels: labels every awaited run must carry; a run may be labelled long after it was created.
-    :param min_runs: how many such runs to wait for; templated.
+    :param labels: labels every awaited run must carry; a run may be labelled long after it was created. Give
+        them, or ``run_id`` with ``metrics`` or labels: ``PaiRunSensor(run_id=train.output, labels=…)``.
+    :param min_runs: how many such runs to wait for; templated. 1, or all that ``run_id`` names.
     :param max_runs: at most so many are pushed, the first in ``order_by``; templated. 100, or ``min_runs``
         where that is more.
     :param metrics: only runs count whose last values meet these rules, ``{"accuracy": ">= 0.9"}``; templated.
@@ -77,9 +78,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     def __init__(
         self,
         *,
-        labels: Mapping[str, str] | str,
+        labels: Mapping[str, str] | str | None = None,
         poke_interval: float | timedelta = 60.0,
-        min_runs: int | str = 1,
+        min_runs: int | str | None = None,
         max_runs: int | str | None = None,
         metrics: MetricRules | None = None,
         fault_tolerance: int = 10,
@@ -116,7 +117,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     def _check_parameters(self) -> None:
         from airflow_provider_pai.api.errors import PaiUsageError
         from airflow_provider_pai.api.parameters import whole_number
-        from airflow_provider_pai.waiting.condition import RunCondition
+        from airflow_provider_pai.waiting.condition import RunCondition, check_narrow
 
         whole_number("fault_tolerance", self.fault_tolerance)
         for name in ("end_from_trigger", "start_from_trigger"):
@@ -127,8 +128,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                 "exponential_backoff does not go with deferrable=True, where many waits share one poll. "
                 "Leave it out, or write deferrable=False where [operators] default_deferrable is on."
             )
-        if self.labels is None:
-            check_given("labels", None)
+        check_narrow(self.labels, self.run_id)
         RunCondition.of(**self.known(QUESTION))
         if self.start_from_trigger:
             self._check_start_from_trigger()
@@ -256,7 +256,10 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             query = self.hook.query(**self.filters())
             self.workspace_id = query.workspace_id  # from the first look on
             try:
-                runs = self.hook.client().run(list_runs(query, max_runs=self.condition.enough))
+                if query.run_ids:
+                    runs = self._named_runs(query)
+                else:
+                    runs = self.hook.client().run(list_runs(query, max_runs=self.condition.enough))
             finally:
                 self.hook.close()
             progress, self._progress = self._progress, self.condition.progress(runs)
@@ -266,6 +269,26 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         if met is not None:
             self.push_link(context, [Run.from_dict(met[0])])
         return met
+
+    def _named_runs(self, query: RunQuery) -> list[Run]:
+        """Return those of the named runs that match; when they were created is a window for the triggerer.
+
+        Within it, the poll that all share answers a wait that would otherwise ask for its runs again.
+        """
+        from airflow_provider_pai.api import RunQuery, list_runs
+
+        named = RunQuery(
+            run_id=query.run_ids,
+            workspace_id=query.workspace_id,
+            experiment_id=query.experiment_id,
+            order_by=query.order_by,
+        )
+        runs = self.hook.client().run(list_runs(named))
+        created = [run.gmt_create_time for run in runs if run.gmt_create_time is not None]
+        start = query.window[0]
+        if len(created) == len(runs) and (start is None or start < min(created)):
+            self.created_after = min(created)
+        return list(filter(query.check(), runs))
 
     def _read_connection(self) -> None:
         """Take up a connection that changed; while it cannot be read, go on with the one at hand."""
@@ -306,4 +329,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
 
 
 def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
+    """Return a value as plain JSON; the output of a mapped task is a sequence that is read on demand."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        return value
+    return list(value)

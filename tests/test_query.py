@@ -263,7 +263,7 @@ def test_an_unknown_keyword_is_refused_with_the_nearest_known(keyword, near):
 
 
 def test_an_unknown_keyword_that_resembles_none_lists_the_known():
-    with pytest.raises(PaiUsageError, match=r"'zzz'\. Known are: workspace_id, .*verbose"):
+    with pytest.raises(PaiUsageError, match=r"'zzz'\. Known are: run_id, .*verbose"):
         RunQuery.of(zzz=1)
     check_keywords([], [])
 

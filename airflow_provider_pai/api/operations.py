@@ -57,7 +57,10 @@ def walk_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | No
 def list_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | None = None) -> Flow[list[Run]]:
     """Return the runs that match, in the query's order; at most the first ``max_runs`` of them (ListRuns).
 
+    Where the query names run ids, each is asked for by itself (GetRun).
+
     :raises PaiPagingError: runs were deleted each time the listing was read, or it does not end.
+    :raises PaiNotFoundError: there is no run with a named id, or not in the wanted workspace or experiment.
     """
     order, start = query.order_by, query.window[0]
     most = max_runs
@@ -73,6 +76,8 @@ def list_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | No
 def _paginator(query: RunQuery, order_by: str, page_size: int, most: int | None) -> Paginator[Run]:
     if most is not None:
         whole_number("max_runs", most)
+    if query.run_ids:
+        return NamedRuns(query)
     field, order = order_by.split(",")[0].split(" ")
     direction = (1 if order == "ASC" else -1) if field == "GmtCreateTime" else 0
     start, end = query.window
@@ -95,6 +100,46 @@ def _paginator(query: RunQuery, order_by: str, page_size: int, most: int | None)
         beyond=beyond,
         most=most,
     )
+
+
+class NamedRuns(Paginator[Run]):
+    """The runs that a query names by their ids, on one page: no listing has a filter for ids.
+
+    :raises PaiNotFoundError: a run is not there, or not in the workspace or experiment that is asked for,
+        which no waiting will change. The text says which runs were found.
+    """
+
+    def __init__(self, query: RunQuery) -> None:
+        self.done = False
+        self._query = query
+
+    def next_page(self) -> Flow[list[Run]]:
+        """Ask for each run (GetRun), and return those that match, in the query's order."""
+        query, found, wrong, request_id = self._query, [], [], None
+        for run_id in query.run_ids:
+            try:
+                run = yield from get_run(run_id)
+            except PaiNotFoundError as error:
+                wrong.append(f"there is no run {run_id!r}")
+                request_id = error.request_id
+                continue
+            found.append(run)
+            for name in ("workspace_id", "experiment_id"):
+                wanted, has = getattr(query, name), getattr(run, name)
+                if wanted is not None and wanted != has:
+                    wrong.append(f"the run {run_id!r} has {name}={has!r}, not {wanted!r}")
+        if wrong:
+            ids = ", ".join(run.run_id for run in found) or "none"
+            raise PaiNotFoundError(
+                f"{'; '.join(wrong)}. Found: {ids}.",
+                action="GetRun",
+                status=200,
+                code="RunNotFound",
+                request_id=request_id,
+            )
+        self.done = True
+        query.sort(found)
+        return list(filter(query.check(), found))
 
 
 def page_request(query: RunQuery, order_by: str, page_size: int = PAGE_SIZE, token: str = "") -> Request:
