@@ -15,9 +15,11 @@ from airflow_provider_pai._compat import (
     AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
     default_deferrable,
+    execute_sensor,
     first_reschedule,
     starts_in_triggerer,
 )
@@ -29,6 +31,22 @@ if TYPE_CHECKING:
     from airflow_provider_pai.waiting.condition import RunCondition
 
 __all__ = ["PaiRunSensor"]
+
+
+class StartTrigger:
+    """Makes ``start_trigger_args`` when Airflow reads them: only then is the DAG whole."""
+
+    def __get__(self, sensor: PaiRunSensor | None, _: type | None = None) -> Any:
+        if sensor is None or not sensor.start_from_trigger:
+            return None
+        from airflow_provider_pai._compat import StartTriggerArgs
+
+        return StartTriggerArgs(
+            trigger_cls="airflow_provider_pai.triggers.PaiRunTrigger",
+            trigger_kwargs=sensor._trigger_arguments(),
+            next_method="execute_complete",
+            timeout=sensor._longest_deferral(),
+        )
 
 
 class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
@@ -48,8 +66,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         says nothing about the runs.
     :param deferrable: ask once, then wait in the triggerer, without a worker, where all waits for the same
         labels share one poll. Default: ``[operators] default_deferrable``.
-    :param end_from_trigger: let the triggerer end the task too, with ``deferrable``; a failure still goes
-        through a worker, so that ``retries``, ``soft_fail`` and callbacks mean what they always do.
+    :param end_from_trigger: let the triggerer end the task too, with ``deferrable``. What only a worker can
+        do still goes through one: a failure, so that ``retries``, ``soft_fail`` and callbacks mean what they
+        always do; and the success of a task that has ``outlets``, or over which another one is mapped.
     :param start_from_trigger: let the triggerer start the task too, with ``deferrable``, where it is not
         mapped. Needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do. Takes no other task's output.
     :return: ``[run.to_dict(), …]``, the runs that were there when the wait ended.
@@ -62,13 +81,15 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     14:31:00 or before finds it. A run of the 19th that is labelled on the 20th never counts, since it was
     created before the window. Without any, the task times out at 15:00:00.
 
-    **In every mode the same.** A timeout is an ``AirflowSensorTimeout``, or a skip with ``soft_fail``. What
+    **In every mode the same.** A timeout is an ``AirflowSensorTimeout``, or a skip with ``soft_fail``.
+    ``execution_timeout`` bounds a deferred wait as it bounds one in poke mode, with Airflow's retries. What
     a retry cannot fix fails the task at once, or skips it with ``soft_fail`` or ``never_fail``. Too
     many failed polls in a row fail this try, skip the task with ``never_fail``, and are waited through with
     ``silent_fail``. In reschedule mode the worker is given back between polls, but not between polls that
     failed: their number in a row has to be remembered, and rescheduling forgets.
     """
 
+    start_trigger_args: Any = StartTrigger()
     template_fields: Sequence[str] = (*RunFilterOperator.template_fields, "min_runs", "max_runs", "metrics")
     template_fields_renderers = {  # noqa: RUF012 - Airflow's own way
         **RunFilterOperator.template_fields_renderers,
@@ -104,15 +125,6 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         self._deadline: float | None = None
         self._progress = ""
         self.check_parsed()
-        if start_from_trigger:
-            from airflow_provider_pai._compat import StartTriggerArgs
-
-            self.start_trigger_args = StartTriggerArgs(
-                trigger_cls="airflow_provider_pai.triggers.PaiRunTrigger",
-                trigger_kwargs=self._trigger_arguments(),
-                next_method="execute_complete",
-                timeout=timedelta(seconds=self.timeout),
-            )
 
     def _check_parameters(self) -> None:
         from airflow_provider_pai.api.errors import PaiUsageError
@@ -168,7 +180,12 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         except PaiUsageError as error:  # what a template rendered
             raise self._failure(f"PaiUsageError: {error}", permanent=True) from error
         if not self.deferrable:
-            return super().execute(context)
+            try:
+                return execute_sensor(self, context)
+            except (AirflowSensorTimeout, AirflowSkipException) as error:
+                if "Sensor has timed out" in str(error):
+                    raise self._timed_out() from error
+                raise
         from airflow_provider_pai.triggers import PaiRunTrigger
 
         failed_polls = 0
@@ -186,7 +203,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         self.defer(
             trigger=PaiRunTrigger(**self._trigger_arguments(), failed_polls=failed_polls),
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
+            timeout=self._longest_deferral(),
         )
 
     def execute_complete(self, context: Context, event: Any) -> list[dict[str, Any]] | None:
@@ -199,7 +216,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             raise self._failure(event["error"], permanent=event["permanent"])
         runs: list[dict[str, Any]] = event["runs"]
         self.push_link(context, [Run.from_dict(run) for run in runs[:1]])
-        self.log.info("The wait is over with %d runs.", len(runs))
+        self.log.info("The wait is over with %d run%s.", len(runs), "" if len(runs) == 1 else "s")
         return runs
 
     def resume_execution(
@@ -215,8 +232,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         error = str(given.get("error", "unknown"))
         if "timeout" not in error.lower():
             raise self._failure(f"The trigger failed: {error}", permanent=False)
-        message = f"The time-out of {self.timeout:g} seconds is over. Awaited: {self.condition.describe()}."
-        raise AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)
+        if self._longest_deferral().total_seconds() < self.timeout:
+            raise AirflowTaskTimeout(f"The execution_timeout is over. Awaited: {self.condition.describe()}.")
+        raise self._timed_out()
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask; after a failed poll ask again, up to ``fault_tolerance`` times in a row."""
@@ -313,13 +331,33 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             return AirflowSkipException(message)
         return AirflowFailException(message) if permanent else PaiError(message)
 
+    def _timed_out(self) -> Exception:
+        message = f"The timeout of {self.timeout:g} s is over. Awaited: {self.condition.describe()}."
+        return AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)
+
+    def _longest_deferral(self) -> timedelta:
+        # Airflow 3 has execution_timeout bound a task in a worker alone.
+        timeout = timedelta(seconds=self.timeout)
+        return min(timeout, self.execution_timeout or timeout)
+
+    def _ends_in_triggerer(self) -> bool:
+        """Tell whether a triggerer can do all that a worker does when the task succeeds."""
+        if not self.end_from_trigger or self.outlets:
+            return False
+        if not self.has_dag():  # type: ignore[no-untyped-call]
+            return True
+        # The DAG's own task: in Airflow 2 the instance of a mapped task does not know what is downstream.
+        task: Any = self.dag.get_task(self.task_id)
+        return next(iter(task.iter_mapped_dependants()), None) is None
+
     def _trigger_arguments(self) -> dict[str, Any]:
         arguments = self.given(("pai_conn_id", "region", *QUESTION))
         return {
             **{name: _plain(value) for name, value in arguments.items()},
             "poke_interval": float(self.poke_interval),
             "fault_tolerance": None if self.silent_fail else self.fault_tolerance,
-            "end_task": self.end_from_trigger,
+            "end_task": self._ends_in_triggerer(),
+            "do_xcom_push": self.do_xcom_push,
         }
 
     def _seconds_left(self, context: Context) -> float:

@@ -46,6 +46,7 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
     :param fault_tolerance: failed polls in a row that end the wait; ``None`` waits on through all of them.
     :param failed_polls: how many polls in a row had failed when the wait came here.
     :param end_task: let a met condition end the task here, without a worker.
+    :param do_xcom_push: whether such a task pushes its runs.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
         fault_tolerance: int | None = 10,
         failed_polls: int = 0,
         end_task: bool = False,
+        do_xcom_push: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.pai_conn_id = pai_conn_id
@@ -91,6 +93,7 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
         self.fault_tolerance = fault_tolerance
         self.failed_polls = failed_polls
         self.end_task = end_task
+        self.do_xcom_push = do_xcom_push
 
     async def run(self) -> AsyncIterator[Any]:
         """Fire when the awaited runs are there."""
@@ -143,7 +146,7 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
     async def _met(self, runs: list[dict[str, Any]]) -> Any:
         if not self.end_task:
             return trigger_event({"status": "met", "runs": runs})
-        xcoms: dict[str, Any] = {"return_value": runs}
+        xcoms: dict[str, Any] = {"return_value": runs} if self.do_xcom_push else {}
         try:
             async with shared_client(self.pai_conn_id, self.region) as client:
                 settings = await client.settings()

@@ -12,13 +12,14 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib import import_module
 from typing import Any, ClassVar
 
 import pytest
 from airflow_db import VERSION, Ran, airflow_db, first, new_dag, pai, run_dag  # noqa: F401 - fixtures
 
-from airflow_provider_pai._compat import trigger_event
+from airflow_provider_pai._compat import AirflowTaskTimeout, trigger_event
 from airflow_provider_pai.sensors import PaiRunSensor
 
 pytestmark = pytest.mark.timeout(300)
@@ -312,7 +313,11 @@ CASES = {
         state="failed",
         says=("AirflowSensorTimeout",),
     ),
-    "timeout": Case(wait={**SHORT, "retries": 2}, state="failed", says=("AirflowSensorTimeout",)),
+    "timeout": Case(
+        wait={**SHORT, "retries": 2},
+        state="failed",
+        says=("AirflowSensorTimeout: The timeout of 1 s is over. Awaited: 1 run with is_evaluation:true.",),
+    ),
     "timeout, soft_fail": Case(wait={**SHORT, **SOFT}, state="skipped"),
     "timeout, never_fail": Case(wait={**SHORT, **NEVER}, state="failed", says=("AirflowSensorTimeout",)),
     "timeout, silent_fail": Case(wait={**SHORT, **SILENT}, state="failed", says=("AirflowSensorTimeout",)),
@@ -461,6 +466,27 @@ def test_a_connection_that_is_not_found_meanwhile_ends_no_wait(pai: Any, mode: s
 
     pai.before_request(callback)
     assert wait_in(mode, retries=0).states == {"wait": "success"}
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "reschedule"])
+def test_execution_timeout_bounds_a_wait_and_leaves_it_its_retries(pai: Any, mode: str) -> None:
+    wait = {"execution_timeout": timedelta(seconds=1), "retries": 1}
+    if VERSION < (3, 0):  # whose dag.test() ends with it; a worker leaves it to the retries
+        with pytest.raises(AirflowTaskTimeout):
+            wait_in(mode, **wait)
+        return
+    ran = wait_in(mode, **wait)
+    assert (ran.states, ran.tries) == ({"wait": "failed"}, {"wait": 2})
+    assert {type(error).__name__ for error in ran.errors["wait"]} == {"AirflowTaskTimeout"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_airflow_does_not_complain_of_how_it_is_called(
+    pai: Any, mode: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    labelled_at(2, "a")(pai)
+    assert wait_in(mode).states == {"wait": "success"}
+    assert "cannot be called outside" not in "".join((*capfd.readouterr(), caplog.text))
 
 
 @pytest.mark.parametrize("mode", MODES)

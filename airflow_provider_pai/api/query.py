@@ -44,6 +44,11 @@ Labels = Mapping[str, str] | str
 Moment = datetime | str
 
 LABEL_BYTES = 128
+NO_LENGTH = (
+    " A data interval has no length in a DAG run that was started by hand or by an asset, and in Airflow 3 "
+    "under a cron schedule (CronTriggerTimetable): reckon from its end, as in "
+    '"{{ data_interval_end.subtract(days=1) }}".'
+)
 ORDER_FIELDS = ("GmtCreateTime", "Name")
 
 
@@ -243,6 +248,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if start is not None and end is not None and start >= end:
             raise PaiUsageError(
                 f"created_after={start} is not before created_before={end}: no run could match."
+                f"{NO_LENGTH if start == end else ''}"
             )
         set_(self, "order_by", parse_order(self.order_by))
 

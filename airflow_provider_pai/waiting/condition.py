@@ -101,6 +101,10 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
         if self.metrics is not None:
             enough = len(self.matching(runs))
             said += f"; {enough} {'meets' if enough == 1 else 'meet'} {_rules(self.metrics)}"
+            has = {metric.key for run in runs for metric in run.metrics}
+            for missing in dict.fromkeys(rule.metric for rule in wait_rules(self.metrics)):
+                if runs and missing not in has:
+                    said += f"; none has {missing!r}, they have {', '.join(sorted(has)) or 'no metrics'}"
         return f"{said}; waiting for {self.min_runs}"
 
     def matching(self, runs: Iterable[Run]) -> list[Run]:
