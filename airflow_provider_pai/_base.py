@@ -119,7 +119,7 @@ class PaiOperator(Arguments, BaseOperator):
     """Base of every task that talks to PAI.
 
     :param pai_conn_id: the Airflow connection to use.
-    :param region: overrides the connection's region.
+    :param region: overrides the connection's region; refused where the connection names a host instead.
     """
 
     template_fields: Sequence[str] = ("pai_conn_id", "region")

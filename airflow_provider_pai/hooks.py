@@ -60,7 +60,7 @@ class PaiHook(BaseHook):
     The hook reads the connection when it first needs it, never in ``__init__``.
 
     :param pai_conn_id: a connection of type ``pai``, or of type ``alibaba_cloud`` with a region.
-    :param region: overrides the connection's region.
+    :param region: overrides the connection's region; refused where the connection names a host instead.
     :param workspace_id: overrides the connection's workspace. Without both PAI uses the default workspace.
     """
 
