@@ -24,7 +24,8 @@ from airflow_provider_pai._compat import (
     form_widgets,
     get_connection,
 )
-from airflow_provider_pai.api.arguments import check_given
+from airflow_provider_pai.api.arguments import check_given, check_keywords
+from airflow_provider_pai.api.experiments import ExperimentFilters
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -226,12 +227,16 @@ class PaiHook(BaseHook):
             )
         )
 
-    def list_experiments(
-        self, *, workspace_id: str | None = None, name: str | None = None, labels: Labels | None = None
-    ) -> list[api.Experiment]:
-        """Return the experiments of this hook's workspace that match, oldest first."""
-        flow = api.list_experiments(workspace_id=self._workspace(workspace_id), name=name, labels=labels)
-        return self.client().run(flow)
+    def list_experiments(self, **filters: Unpack[ExperimentFilters]) -> list[api.Experiment]:
+        """Return the experiments of this hook's workspace that match, oldest first.
+
+        Filters: workspace_id, name, labels. Leave one out to ask for any; ``None`` and ``{}`` are refused.
+        """
+        check_keywords(filters, ExperimentFilters.__annotations__)
+        for name, value in filters.items():
+            check_given(name, value)
+        filters["workspace_id"] = self._workspace(filters.get("workspace_id"))
+        return self.client().run(api.list_experiments(**filters))
 
     # --- for Airflow's Connections page -------------------------------------------------------------------
 

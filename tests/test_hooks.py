@@ -366,6 +366,11 @@ def test_an_experiment_from_its_creation_to_its_end(hook: PaiHook) -> None:
     assert hook.get_experiment(made).labels == {"state": "done"}
     hook.delete_experiment(made)
     assert hook.list_experiments() == []
+    for filters in ({"name": None}, {"labels": None}, {"labels": {}}, {"name": ""}, {"workspace_id": None}):
+        with pytest.raises(api.PaiUsageError, match="Leave it out to ask for any"):
+            hook.list_experiments(**filters)
+    with pytest.raises(api.PaiUsageError, match="Did you mean 'name'"):
+        hook.list_experiments(names="second")
 
 
 def test_an_experiment_without_a_named_workspace_goes_to_the_default_one(
