@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._base import QUESTION, RunFilterOperator, is_later
+from airflow_provider_pai._base import QUESTION, RunFilterOperator
 from airflow_provider_pai._compat import (
     AirflowFailException,
     AirflowNotFoundException,
@@ -21,7 +20,12 @@ from airflow_provider_pai._compat import (
     default_deferrable,
     execute_sensor,
     first_reschedule,
-    starts_in_triggerer,
+)
+from airflow_provider_pai.waiting.handover import (
+    StartTrigger,
+    check_start_from_trigger,
+    longest_deferral,
+    trigger_arguments,
 )
 
 if TYPE_CHECKING:
@@ -31,22 +35,6 @@ if TYPE_CHECKING:
     from airflow_provider_pai.waiting.condition import RunCondition
 
 __all__ = ["PaiRunSensor"]
-
-
-class StartTrigger:
-    """Makes ``start_trigger_args`` when Airflow reads them: only then is the DAG whole."""
-
-    def __get__(self, sensor: PaiRunSensor | None, _: type | None = None) -> Any:
-        if sensor is None or not sensor.start_from_trigger:
-            return None
-        from airflow_provider_pai._compat import StartTriggerArgs
-
-        return StartTriggerArgs(
-            trigger_cls="airflow_provider_pai.triggers.PaiRunTrigger",
-            trigger_kwargs=sensor._trigger_arguments(),
-            next_method="execute_complete",
-            timeout=sensor._longest_deferral(),
-        )
 
 
 class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
@@ -143,26 +131,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         check_narrow(self.labels, self.run_id)
         RunCondition.of(**self.known(QUESTION))
         if self.start_from_trigger:
-            self._check_start_from_trigger()
-
-    def _check_start_from_trigger(self) -> None:
-        from airflow_provider_pai.api.errors import PaiUsageError
-
-        templated = [name for name in self.template_fields if is_later(getattr(self, name))]
-        if not starts_in_triggerer(templates=bool(templated)):
-            given = f" Templates are in {', '.join(templated)}." if templated else ""
-            raise PaiUsageError(
-                "start_from_trigger needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do."
-                f"{given} Leave it out, and the wait starts in a worker."
-            )
-        for name, value in self._trigger_arguments().items():
-            try:
-                json.dumps(value)
-            except TypeError:  # what another task hands on
-                raise PaiUsageError(
-                    f"start_from_trigger: {name}={value!r} cannot go to the triggerer, which takes "
-                    "plain values and templates. Leave it out, and the wait starts in a worker."
-                ) from None
+            check_start_from_trigger(self)
 
     @cached_property
     def condition(self) -> RunCondition:
@@ -201,9 +170,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             failed_polls = 1
             self.log.warning("The first look failed, the triggerer goes on: %s", error)
         self.defer(
-            trigger=PaiRunTrigger(**self._trigger_arguments(), failed_polls=failed_polls),
+            trigger=PaiRunTrigger(**trigger_arguments(self), failed_polls=failed_polls),
             method_name="execute_complete",
-            timeout=self._longest_deferral(),
+            timeout=longest_deferral(self),
         )
 
     def execute_complete(self, context: Context, event: Any) -> list[dict[str, Any]] | None:
@@ -232,7 +201,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         error = str(given.get("error", "unknown"))
         if "timeout" not in error.lower():
             raise self._failure(f"The trigger failed: {error}", permanent=False)
-        if self._longest_deferral().total_seconds() < self.timeout:
+        if longest_deferral(self).total_seconds() < self.timeout:
             raise AirflowTaskTimeout(f"The execution_timeout is over. Awaited: {self.condition.describe()}.")
         raise self._timed_out()
 
@@ -335,41 +304,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         message = f"The timeout of {self.timeout:g} s is over. Awaited: {self.condition.describe()}."
         return AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)
 
-    def _longest_deferral(self) -> timedelta:
-        # Airflow 3 has execution_timeout bound a task in a worker alone.
-        timeout = timedelta(seconds=self.timeout)
-        return min(timeout, self.execution_timeout or timeout)
-
-    def _ends_in_triggerer(self) -> bool:
-        """Tell whether a triggerer can do all that a worker does when the task succeeds."""
-        if not self.end_from_trigger or self.outlets:
-            return False
-        if not self.has_dag():  # type: ignore[no-untyped-call]
-            return True
-        # The DAG's own task: in Airflow 2 the instance of a mapped task does not know what is downstream.
-        task: Any = self.dag.get_task(self.task_id)
-        return next(iter(task.iter_mapped_dependants()), None) is None
-
-    def _trigger_arguments(self) -> dict[str, Any]:
-        arguments = self.given(("pai_conn_id", "region", *QUESTION))
-        return {
-            **{name: _plain(value) for name, value in arguments.items()},
-            "poke_interval": float(self.poke_interval),
-            "fault_tolerance": None if self.silent_fail else self.fault_tolerance,
-            "end_task": self._ends_in_triggerer(),
-            "do_xcom_push": self.do_xcom_push,
-        }
-
     def _seconds_left(self, context: Context) -> float:
         started = first_reschedule(context, self.retries or 0) if self.reschedule else None
         waited = (datetime.now(timezone.utc) - started).total_seconds() if started else 0.0
         return float(self.timeout) - waited
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as plain JSON; the output of a mapped task is a sequence that is read on demand."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        return value
-    return list(value)

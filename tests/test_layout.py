@@ -33,7 +33,7 @@ FLOORS = [
     ["connection", "_compat", "_xcom", "gating", "gating.rules", "tracking", "waiting"],
     ["hooks", "links", "gating.verdict", "waiting.condition"],
     ["_base", "waiting.rate_limit", "waiting.listing"],
-    ["waiting.client", "waiting.questions", "gating.gate", "tracking.operators"],
+    ["waiting.handover", "waiting.client", "waiting.questions", "gating.gate", "tracking.operators"],
     ["waiting.poller"],
     ["waiting.trigger"],
     ["waiting.events"],

@@ -184,6 +184,7 @@ class Polled:
         """Let one more subscriber wait."""
         waiter = Waiter(self.world, wanted)
         waiter.question = self.poller.add(waiter.question, waiter.subscription)
+        waiter.take(nothing_happens=False)  # what the poll before this one knew
         self.waiters.append(waiter)
 
     def all_know(self) -> bool:
