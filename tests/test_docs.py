@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LABELS = {"is_evaluation": "true"}
 
-pytestmark = pytest.mark.timeout(60, method="thread")  # a signal does not get through to a wait that hangs
+pytestmark = pytest.mark.timeout(60, method="thread")  # Airflow 3.2 clears the alarm of the other method
 
 
 def blocks(page: str) -> list[str]:
