@@ -60,6 +60,10 @@ class PaiHook(BaseHook):
 
     The hook reads the connection when it first needs it, never in ``__init__``.
 
+    What it returns are records with attributes, such as :class:`~airflow_provider_pai.api.models.Run`. XCom
+    holds plain JSON, so a task returns ``[run.to_dict() for run in PaiHook().list_runs(…)]``, which is what
+    the operators and the sensor push. A task that returns a record itself fails, and is told so.
+
     :param pai_conn_id: a connection of type ``pai``, or of type ``alibaba_cloud`` with a region.
     :param region: overrides the connection's region; refused where the connection names a host instead.
     :param workspace_id: overrides the connection's workspace. Without both PAI uses the default workspace.
