@@ -18,6 +18,7 @@ from airflow_provider_pai.api.paging import PAGE_SIZE, Paginator
 from airflow_provider_pai.api.parameters import (
     finite,
     page_parameters,
+    pairs,
     path,
     required,
     run_fields,
@@ -227,11 +228,13 @@ def update_run(
 def set_run_labels(run_id: str, labels: Labels) -> Flow[None]:
     """Add or change these labels and keep all others, whether PAI merges or replaces (GetRun, UpdateRun).
 
-    Where PAI replaces labels, one that somebody else sets between the two requests may be lost.
+    Where PAI replaces labels, one that somebody else sets between the two requests may be lost. Labels that
+    the run has are sent as they came, whatever this provider would make of them.
     """
     wanted = parse_labels(labels)
     run = yield from get_run(run_id)
-    yield from update_run(run_id, labels={**run.labels, **wanted})
+    fields = {"Labels": pairs({**run.labels, **wanted})}
+    yield from call(write("PUT", "UpdateRun", path("runs", run_id), fields), Acknowledgement)
 
 
 def delete_run_label(run_id: str, key: str) -> Flow[None]:

@@ -46,8 +46,7 @@ Moment = datetime | str
 LABEL_BYTES = 128
 NO_LENGTH = (
     " A data interval has no length in a DAG run that was started by hand or by an asset, and in Airflow 3 "
-    "under a cron schedule (CronTriggerTimetable): reckon from its end, as in "
-    '"{{ data_interval_end.subtract(days=1) }}".'
+    "under a cron schedule (CronTriggerTimetable): use midnight() of airflow_provider_pai.windows."
 )
 ORDER_FIELDS = ("GmtCreateTime", "Name")
 
