@@ -23,7 +23,8 @@ EMULATOR = "airflow_provider_pai.emulator"
 FLOORS = [
     ["api.errors", "api.signing"],
     ["api.arguments", "api.credentials", "api.models"],
-    ["api.query", "api.flow", "api.renewal"],
+    ["api.query", "api.reading", "api.renewal"],
+    ["api.flow"],
     ["api.sources"],
     ["api.parameters", "api.paging"],
     ["api.operations", "api.experiments"],

@@ -434,6 +434,17 @@ def test_a_history_of_metrics_comes_whole_in_order_and_once(play, values, size, 
     assert [metric.step for metric in found] == list(range(len(values)))
 
 
+@pytest.mark.parametrize("timestamp", [5, None])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_value_that_was_logged_twice_is_there_twice(play, timestamp, size):
+    values = [0.9, 0.95, 0.9]
+    entries = [{"Key": "k", "Value": value, "Step": 10, "Timestamp": timestamp} for value in values]
+    found = play(list_run_metrics("run-1", "k", page_size=size), metric_pages(entries, size))
+    assert [metric.value for metric in found] == values
+    nameless = [{"Key": "k", "Value": 0.0}] * 5
+    assert len(play(list_run_metrics("run-1", "k", page_size=size), metric_pages(nameless, size))) == 5
+
+
 def test_metrics_of_other_keys_are_left_out(play):
     entries = [{"Key": key, "Value": 1, "Step": 0} for key in ("k", "other")]
     assert [metric.key for metric in play(list_run_metrics("run-1", "k"), metric_pages(entries, 9))] == ["k"]

@@ -11,7 +11,6 @@ docs/fidelity.md lists the time limits, and which requests are sent again.
 from __future__ import annotations
 
 import functools
-import json
 import random
 import re
 from collections.abc import Generator, Mapping
@@ -35,6 +34,7 @@ from airflow_provider_pai.api.errors import (
     PaiUnavailableError,
 )
 from airflow_provider_pai.api.models import MaybeRun, Page
+from airflow_provider_pai.api.reading import read
 
 __all__ = ["Acknowledgement", "Failure", "Flow", "Outcome", "Request", "Response", "call", "exchange"]
 
@@ -207,11 +207,8 @@ def _decode(request: Request, response: Response, answer: type[T]) -> T:
     try:
         try:
             return cast("T", _decoder(cast("Any", answer)).decode(response.body))
-        except msgspec.ValidationError:
-            raise
         except (msgspec.DecodeError, UnicodeDecodeError):
-            # A metric can be NaN, which some servers write as a bare word although JSON does not know it.
-            return msgspec.convert(json.loads(response.body), answer)
+            return read(response.body, answer, request.action)
     except msgspec.ValidationError as error:
         raise PaiResponseError(
             f"{request.action}: the answer is not what the API page promises: {error}",
