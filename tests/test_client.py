@@ -30,6 +30,7 @@ from airflow_provider_pai.api import (
     PaiNotFoundError,
     PaiNotJsonError,
     PaiPermissionError,
+    PaiResponseError,
     PaiThrottledError,
     PaiTransportError,
     PaiUnavailableError,
@@ -59,6 +60,7 @@ from airflow_provider_pai.api import (
     update_experiment,
     update_run,
     walk_runs,
+    wire,
 )
 
 pytestmark = pytest.mark.timeout(30)
@@ -486,6 +488,18 @@ def test_a_kept_connection_that_breaks_costs_an_attempt_and_no_silent_repeat(cal
     assert len(pai_emulator.runs()) == 1
 
 
+@pytest.mark.parametrize("fault", ["reset", "reset_after"])
+def test_no_library_repeats_a_read_on_a_kept_connection_that_breaks(caller, pai_emulator, fault):
+    def then_it_breaks() -> Flow[Any]:
+        yield from list_runs(RunQuery())
+        pai_emulator.inject(fault, times=None)
+        return (yield from list_runs(RunQuery()))
+
+    with pytest.raises(PaiTransportError):
+        caller.run(pai_emulator.url, then_it_breaks())
+    assert pai_emulator.request_counts == {"ListRuns": 1 + flow.ATTEMPTS}
+
+
 @pytest.mark.parametrize("fault", ["slow", "drip"])
 def test_an_answer_that_takes_too_long_is_abandoned(caller, pai_emulator, fault):
     # 60 s late, or about 100 bytes 0.2 s apart: never silent for as long as the limit on silence.
@@ -497,12 +511,16 @@ def test_an_answer_that_takes_too_long_is_abandoned(caller, pai_emulator, fault)
 
 
 def test_an_answer_that_is_too_large_is_abandoned(caller, pai_emulator, monkeypatch):
-    monkeypatch.setattr(client, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(wire, "MAX_BODY_BYTES", 1000)
     monkeypatch.setattr(client, "CHUNK_BYTES", 100)
     pai_emulator.inject("body", body=b" " * 2000, times=None)
     outcome = caller.run(pai_emulator.url, one_attempt())
     assert isinstance(outcome, Failure)
     assert "1000 bytes" in outcome.reason
+    with pytest.raises(PaiResponseError, match="1000 bytes") as caught:
+        caller.run(pai_emulator.url, list_runs(RunQuery()))
+    assert not caught.value.retryable
+    assert len(pai_emulator.requests) == 2
 
 
 def test_a_closed_port_is_a_transport_error_that_was_never_sent(caller):

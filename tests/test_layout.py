@@ -23,8 +23,8 @@ EMULATOR = "airflow_provider_pai.emulator"
 FLOORS = [
     ["api.errors", "api.signing"],
     ["api.arguments", "api.credentials", "api.models"],
-    ["api.query", "api.flow", "api.renewal"],
-    ["api.sources"],
+    ["api.query", "api.flow", "api.renewal", "api.wire"],
+    ["api.sources", "api.over_requests", "api.over_aiohttp"],
     ["api.parameters", "api.paging"],
     ["api.operations", "api.experiments"],
     ["api.client", "api.promotion"],

@@ -21,28 +21,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
+from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 from requests.utils import select_proxy
-from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import HTTPError, MaxRetryError
 
 from airflow_provider_pai.api.credentials import AnyCredential, CredentialSource, RenewableSource
-from airflow_provider_pai.api.errors import PaiConfigurationError, PaiTransportError
+from airflow_provider_pai.api.errors import PaiConfigurationError, PaiError, PaiTransportError
 from airflow_provider_pai.api.flow import API_VERSION, Failure, Flow, Outcome, Request, Response
+from airflow_provider_pai.api.over_requests import Connections
 from airflow_provider_pai.api.paging import Paginator
 from airflow_provider_pai.api.signing import canonical_query
+from airflow_provider_pai.api.wire import (
+    ACCEPTED_ENCODINGS,
+    CONNECT_SECONDS,
+    READ_SECONDS,
+    Attempt,
+    Body,
+    current,
+)
 
 if TYPE_CHECKING:
     import aiohttp
 
-# aiohttp is imported where it is used: its import takes longer than that of this whole package, and a task
-# that runs only the sync client should not wait for it.
-
 __all__ = ["AsyncPaiClient", "PaiClient"]
 
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 30.0
-"""How long PAI may be silent before or within an answer."""
-MAX_BODY_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
@@ -86,6 +88,7 @@ class Transport:
             nonce=uuid.uuid4().hex,
         )
         headers["accept"] = "application/json"
+        headers["accept-encoding"] = ACCEPTED_ENCODINGS
         if request.body:
             headers["content-type"] = "application/json"
         return f"{self.endpoint}{request.path}{'?' if query else ''}{query}", headers
@@ -96,25 +99,30 @@ class Transport:
         return self._credentials.get()
 
     def _response(
-        self, status: int, headers: Any, body: bytes, credential: AnyCredential, started: float
+        self, status: int, headers: Any, body: Body, credential: AnyCredential, attempt: Attempt
     ) -> Response:
         return Response(
             status=status,
             headers={name.lower(): value for name, value in headers.items()},
-            body=credential.redact(body),
-            seconds=time.monotonic() - started,
+            body=credential.redact(body.whole()),
+            seconds=attempt.seconds,
             received_at=time.time(),
             renewable=None if self._renewing is None else credential,
         )
 
-    def _failure(self, error: Exception, started: float, *, sent: bool) -> Failure:
+    def _failure(self, error: Exception, attempt: Attempt) -> Failure:
+        """Return why there is no answer, for the flow to decide what to do."""
+        if isinstance(error, PaiTransportError):  # of the credential source
+            return Failure(reason=str(error), sent=False, seconds=attempt.seconds)
+        if isinstance(error, PaiError):
+            return Failure(reason=str(error), sent=attempt.sent, seconds=attempt.seconds, error=error)
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise PaiConfigurationError(
                 f"The certificate of {self._host} is not trusted here: name the CA bundle of your proxy in "
                 "REQUESTS_CA_BUNDLE, or correct the connection's endpoint."
             ) from error
         reason = f"no answer from {self._host}: {_root(error)}"
-        return Failure(reason=reason, sent=sent, seconds=time.monotonic() - started)
+        return Failure(reason=reason, sent=attempt.sent, seconds=attempt.seconds)
 
 
 class PaiClient(Transport):
@@ -123,7 +131,7 @@ class PaiClient(Transport):
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         super().__init__(endpoint, credentials)
         # Not a session: it would add a login from netrc, and read a redirect's body without a bound.
-        self._adapter = HTTPAdapter(max_retries=0)
+        self._connections = Connections()
 
     def __enter__(self) -> PaiClient:
         return self
@@ -133,7 +141,7 @@ class PaiClient(Transport):
 
     def close(self) -> None:
         """Close the connections."""
-        self._adapter.close()
+        self._connections.close()
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end and return its result.
@@ -157,29 +165,28 @@ class PaiClient(Transport):
         """Carry out one attempt of a flow, for callers that drive flows themselves."""
         if request.wait:  # even sleep(0) yields the processor
             time.sleep(request.wait)
-        started = time.monotonic()
+        attempt = Attempt(request.limit)
+        current.set(attempt)
         try:
             credential = self._credential_for(request)
             prepared = requests.PreparedRequest()
             prepared.method = request.method
             prepared.url, headers = self._signed(request, credential)
             prepared.headers = requests.structures.CaseInsensitiveDict(headers)
-            prepared.headers["accept-encoding"] = "gzip, deflate"
             prepared.body = request.body or None
             if request.method != "GET":
                 prepared.headers["content-length"] = str(len(request.body))
-            silence = min(READ_SECONDS, request.limit)
-            with self._adapter.send(
+            with self._connections.send(
                 prepared,
-                timeout=(min(CONNECT_SECONDS, request.limit), silence),
+                timeout=(min(CONNECT_SECONDS, request.limit), min(READ_SECONDS, request.limit)),
                 **{**self._environment, "stream": True},
             ) as response:
-                body = _read(response, started + request.limit)
-                return self._response(response.status_code, response.headers, body, credential, started)
-        except PaiTransportError as error:  # of the credential source
-            return Failure(reason=str(error), sent=False, seconds=time.monotonic() - started)
-        except (requests.RequestException, HTTPError, OSError) as error:
-            return self._failure(error, started, sent=not _never_connected(error))
+                body = Body(response.status_code, response.headers.get("content-encoding", ""))
+                while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
+                    body.add(chunk)
+                return self._response(response.status_code, response.headers, body, credential, attempt)
+        except (PaiError, requests.RequestException, HTTPError, OSError, ValueError) as error:
+            return self._failure(error, attempt)
 
 
 class AsyncPaiClient(Transport):
@@ -196,20 +203,16 @@ class AsyncPaiClient(Transport):
         self._asking: dict[AnyCredential | None, asyncio.Task[AnyCredential]] = {}
 
     async def __aenter__(self) -> AsyncPaiClient:
-        await asyncio.to_thread(importlib.import_module, "aiohttp")  # 140 ms, once in a process
-        import aiohttp
-
-        connector = aiohttp.TCPConnector()
+        over = await asyncio.to_thread(  # 140 ms, once in a process
+            importlib.import_module, "airflow_provider_pai.api.over_aiohttp"
+        )
+        options = {}
         if self.endpoint.startswith("https:"):
             verify = self._environment["verify"]
             bundle = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
             # Reading a CA bundle takes 30 ms of CPU, which would stall every other trigger.
-            tls = await asyncio.to_thread(_tls_context, bundle)
-            connector = aiohttp.TCPConnector(ssl=tls)
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        # Where a kept connection breaks, aiohttp would send a GET again by itself, with the same signature
-        # and nonce. Every attempt must be signed afresh, so the flow decides.
-        self._session._retry_connection = False
+            options["ssl"] = await asyncio.to_thread(_tls_context, bundle)
+        self._session = over.opened(**options)
         return self
 
     async def __aexit__(
@@ -252,8 +255,11 @@ class AsyncPaiClient(Transport):
         import aiohttp
         from yarl import URL
 
+        from airflow_provider_pai.api.over_aiohttp import timeout
+
         await asyncio.sleep(request.wait)
-        started = time.monotonic()
+        attempt = Attempt(request.limit)
+        current.set(attempt)
         try:
             credential = await self._awaited_credential(request)
             url, headers = self._signed(request, credential)
@@ -264,22 +270,14 @@ class AsyncPaiClient(Transport):
                 data=request.body or None,
                 allow_redirects=False,
                 proxy=self._proxy,
-                timeout=aiohttp.ClientTimeout(
-                    total=request.limit, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
-                ),
+                timeout=timeout(request.limit),
             ) as response:
-                chunks, size = [], 0
+                body = Body(response.status, response.headers.get("content-encoding", ""))
                 async for chunk in response.content.iter_any():
-                    chunks.append(chunk)
-                    size = _bounded(size + len(chunk))
-                body = b"".join(chunks)
-                return self._response(response.status, response.headers, body, credential, started)
-        except PaiTransportError as error:  # of the credential source
-            return Failure(reason=str(error), sent=False, seconds=time.monotonic() - started)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return self._failure(error, started, sent=False)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-            return self._failure(error, started, sent=True)
+                    body.add(chunk)
+                return self._response(response.status, response.headers, body, credential, attempt)
+        except (PaiError, aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+            return self._failure(error, attempt)
 
 
 def _address(endpoint: str) -> tuple[str, str]:
@@ -296,31 +294,6 @@ def _address(endpoint: str) -> tuple[str, str]:
             "'https://aiworkspace.cn-hangzhou.aliyuncs.com'."
         )
     return f"{parts.scheme}://{parts.netloc}", parts.netloc
-
-
-def _read(response: requests.Response, deadline: float) -> bytes:
-    """Return the body, received within the deadline: requests itself limits only the silence."""
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
-        chunks.append(chunk)
-        size = _bounded(size + len(chunk))
-        if time.monotonic() > deadline:
-            raise requests.ReadTimeout("the whole answer did not arrive within the time limit")
-    return b"".join(chunks)
-
-
-def _bounded(size: int) -> int:
-    if size > MAX_BODY_BYTES:
-        raise OSError(f"the answer is larger than {MAX_BODY_BYTES} bytes; ask for smaller pages")
-    return size
-
-
-def _never_connected(error: Exception) -> bool:
-    if isinstance(error, requests.ConnectTimeout):
-        return True
-    cause = error.args[0] if error.args else None
-    return isinstance(cause, MaxRetryError) and isinstance(cause.reason, NewConnectionError)
 
 
 def _root(error: BaseException) -> str:

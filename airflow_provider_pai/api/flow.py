@@ -99,6 +99,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     sent: bool
     seconds: float = 0.0
+    error: PaiError | None = None
+    """What another attempt would not change. It is raised inside the flow."""
 
 
 Outcome = Response | Failure
@@ -178,6 +180,8 @@ def _wait(error: PaiError, attempt: int) -> float:
 def _check(request: Request, outcome: Outcome, answer: type[T]) -> tuple[T, Response]:
     """Return the decoded answer, or raise what is wrong with it."""
     if isinstance(outcome, Failure):
+        if outcome.error is not None:
+            raise outcome.error
         raise PaiTransportError(f"{request.action}: {outcome.reason}", sent=outcome.sent)
     if not 200 <= outcome.status < 300:
         raise _error(request, outcome)
