@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gzip
 import json
@@ -727,10 +728,94 @@ def test_the_environments_proxy_is_used_with_its_login(caller, monkeypatch):
     assert b"proxy-authorization: basic dxnlcjpwyxnz" in head
 
 
-def test_no_proxy_is_used_where_the_environment_says_so(caller, monkeypatch, pai_emulator):
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert caller.run(pai_emulator.url, list_runs(RunQuery())) == []
+@pytest.mark.parametrize(
+    ("setting", "login"),
+    [
+        ("{host}", None),
+        ("http://{host}/", None),
+        ("user:pass@{host}", "user:pass"),
+        ("http://user@{host}", "user:"),
+        ("http://%E9%98%B6%E6%AE%B5:p%40ss%2F%23w@{host}", "阶段:p@ss/#w"),
+        ("http://jörg:pässwört@{host}", "jörg:pässwört"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("name", ["HTTP{s}_PROXY", "all_proxy"])
+def test_a_proxy_setting_means_the_same_to_both(caller, monkeypatch, setting, login, scheme, name):
+    with raw_server(http(b"", b"HTTP/1.1 407 Who are you")) as (url, heard):
+        proxy = setting.format(host=url.removeprefix("http://"))
+        monkeypatch.setenv(name.format(s="S" * (scheme == "https")), proxy)
+        outcome = caller.run(f"{scheme}://pai.invalid", one_attempt())
+    if scheme == "http":
+        assert outcome.status == 407  # the proxy's answer looks like any other
+        assert heard[0].startswith(b"GET http://pai.invalid/api/v1/runs ")
+    else:
+        assert isinstance(outcome, Failure)
+        assert outcome.sent is False
+        assert heard[0].startswith(b"CONNECT pai.invalid:443 ")
+    sent = re.findall(rb"^proxy-authorization: basic (.*)\r$", heard[0], re.IGNORECASE | re.MULTILINE)
+    assert [base64.b64decode(each).decode() for each in sent] == ([login] if login is not None else [])
+    assert b"authorization: ACS3" not in heard[0] or scheme == "http"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("socks5://user:proxy-password@127.0.0.1:1080", "'socks5'.* not supported"),
+        ("socks5h://127.0.0.1:1080", "'socks5h'.* not supported"),
+        ("SOCKS4://127.0.0.1:1080", "'socks4'.* not supported"),
+        ("ftp://127.0.0.1", "'ftp'.* not supported"),
+        ("http://", "not an address"),
+        ("http://:3128", "not an address"),
+        ("http://proxy:port", "not an address"),
+        ("http://proxy:99999", "not an address"),
+        ("http://user:proxy-password/@proxy:3128", "not an address"),
+        ("http://user:#proxy-password@proxy:3128", "not an address"),
+        ("http://pro xy:3128", "not an address"),
+        ("http://[::1:3128", "not an address"),
+    ],
+)
+@pytest.mark.parametrize("kind", [PaiClient, AsyncPaiClient])
+def test_a_proxy_that_is_not_supported_is_refused_when_the_client_is_made(monkeypatch, kind, setting, said):
+    monkeypatch.setenv("HTTPS_PROXY", setting)
+    with pytest.raises(PaiConfigurationError, match=f"HTTPS_PROXY.*{said}") as caught:
+        kind("https://pai.invalid", StaticCredential(Credential(**KEY)))
+    assert "proxy-password" not in str(caught.value)
+    assert kind("http://pai.invalid", StaticCredential(Credential(**KEY)))  # which does not use it
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", b"", b"SSH-2.0\r\n"])
+def test_a_write_that_a_proxy_refuses_is_tried_again_since_pai_never_saw_it(caller, monkeypatch, answer):
+    with raw_server(answer) as (url, heard):
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        with pytest.raises(PaiTransportError, match="CreateRun") as caught:
+            caller.run("https://pai.invalid", create_run("exp-1"))
+    assert caught.value.sent is False
+    assert len(heard) == flow.ATTEMPTS
+
+
+def test_a_write_to_a_proxy_that_is_not_there_is_tried_again(caller, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "127.0.0.1:9")
+    with pytest.raises(PaiTransportError) as caught:
+        caller.run("http://pai.invalid", create_run("exp-1"))
+    assert caught.value.sent is False
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.1", "[::1]", "pai.localhost"])
+def test_loopback_never_goes_through_a_proxy(caller, monkeypatch, host):
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:9")
+    outcome = caller.run(f"http://{host}:9", one_attempt())
+    assert isinstance(outcome, Failure)
+    with raw_server(http(b"{}")) as (url, _):
+        assert caller.run(url, one_attempt()).status == 200
+
+
+def test_no_proxy_is_used_where_the_environment_says_so(caller, monkeypatch):
+    with raw_server(http(b"{}")) as (proxy, heard):
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "pai.invalid")
+        assert isinstance(caller.run("http://pai.invalid", one_attempt()), Failure)
+        assert heard == []
 
 
 def test_a_netrc_login_does_not_replace_the_signature(caller, monkeypatch, pai_emulator, tmp_path):

@@ -22,12 +22,12 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH
-from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from airflow_provider_pai.api.credentials import AnyCredential, CredentialSource, RenewableSource
 from airflow_provider_pai.api.errors import PaiConfigurationError, PaiError, PaiTransportError
 from airflow_provider_pai.api.flow import API_VERSION, Failure, Flow, Outcome, Request, Response
+from airflow_provider_pai.api.network import is_host, proxy_for
 from airflow_provider_pai.api.over_requests import Connections
 from airflow_provider_pai.api.paging import Paginator
 from airflow_provider_pai.api.signing import canonical_query
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["AsyncPaiClient", "PaiClient"]
 
 CHUNK_BYTES = 1024 * 1024
-_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -60,8 +59,7 @@ class Transport:
         self._credentials = credentials
         self._renewing = credentials if isinstance(credentials, RenewableSource) else None
         self._clock_offset = 0.0
-        # The environment's proxies and CA bundles are looked up once: the endpoint never changes, and
-        # requests spends more time on this look-up than on the request itself.
+        self._proxy = proxy_for(self.endpoint)
         with requests.Session() as session:
             self._environment: Any = session.merge_environment_settings(self.endpoint, {}, True, None, None)
         verify = self._environment["verify"]
@@ -91,6 +89,8 @@ class Transport:
         headers["accept-encoding"] = ACCEPTED_ENCODINGS
         if request.body:
             headers["content-type"] = "application/json"
+        if self._proxy is not None and self.endpoint.startswith("http:"):
+            headers.update(self._proxy.headers)  # it reads the request itself; of TLS it sees a CONNECT alone
         return f"{self.endpoint}{request.path}{'?' if query else ''}{query}", headers
 
     def _credential_for(self, request: Request) -> AnyCredential:
@@ -131,7 +131,7 @@ class PaiClient(Transport):
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         super().__init__(endpoint, credentials)
         # Not a session: it would add a login from netrc, and read a redirect's body without a bound.
-        self._connections = Connections()
+        self._connections = Connections(self._proxy)
 
     def __enter__(self) -> PaiClient:
         return self
@@ -179,7 +179,9 @@ class PaiClient(Transport):
             with self._connections.send(
                 prepared,
                 timeout=(min(CONNECT_SECONDS, request.limit), min(READ_SECONDS, request.limit)),
-                **{**self._environment, "stream": True},
+                stream=True,
+                verify=self._environment["verify"],
+                proxies=self._connections.proxies,
             ) as response:
                 body = Body(response.status_code, response.headers.get("content-encoding", ""))
                 while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
@@ -199,7 +201,9 @@ class AsyncPaiClient(Transport):
 
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         super().__init__(endpoint, credentials)
-        self._proxy = select_proxy(self.endpoint, self._environment["proxies"])
+        self._through_proxy: Any = {}
+        if self._proxy is not None:
+            self._through_proxy = {"proxy": self._proxy.url, "proxy_headers": self._proxy.headers}
         self._asking: dict[AnyCredential | None, asyncio.Task[AnyCredential]] = {}
 
     async def __aenter__(self) -> AsyncPaiClient:
@@ -269,8 +273,8 @@ class AsyncPaiClient(Transport):
                 headers=headers,
                 data=request.body or None,
                 allow_redirects=False,
-                proxy=self._proxy,
                 timeout=timeout(request.limit),
+                **self._through_proxy,
             ) as response:
                 body = Body(response.status, response.headers.get("content-encoding", ""))
                 async for chunk in response.content.iter_any():
@@ -284,7 +288,7 @@ def _address(endpoint: str) -> tuple[str, str]:
     """Return an endpoint as scheme and host, and the host alone, each with its port where it has one."""
     try:
         parts = urlsplit(endpoint or "")
-        good = _HOST.fullmatch(parts.netloc) and parts.port != 0 and parts.scheme in ("http", "https")
+        good = is_host(parts.netloc) and parts.port != 0 and parts.scheme in ("http", "https")
     except ValueError:
         good = None
     if not good or parts.path.strip("/") or parts.query or parts.fragment:

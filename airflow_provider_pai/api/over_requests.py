@@ -16,6 +16,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from airflow_provider_pai.api.network import Proxy
 from airflow_provider_pai.api.wire import READ_SECONDS, current
 
 __all__ = ["Connections"]
@@ -78,6 +79,11 @@ _POOLS = {"http": _Pool, "https": _HttpsPool}
 class Connections(HTTPAdapter):
     """The kept connections to an endpoint. They send nothing twice, follow no redirect and keep no cookie."""
 
+    def __init__(self, proxy: Proxy | None) -> None:
+        super().__init__(max_retries=0)
+        self.proxies = {} if proxy is None else {"all": proxy.url}
+        self._proxy = proxy
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make what holds the connections that use no proxy."""
         super().init_poolmanager(*args, **kwargs)
@@ -88,3 +94,7 @@ class Connections(HTTPAdapter):
         manager = super().proxy_manager_for(proxy, **kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
+
+    def proxy_headers(self, proxy: Any) -> dict[str, str]:
+        """Return the headers of a CONNECT."""
+        return {} if self._proxy is None else dict(self._proxy.headers)
