@@ -24,7 +24,7 @@ AT_ONCE = 3
 SECONDS = 1200
 """How long the tests may take on one Airflow."""
 LOWEST = "lowest"
-USING_LIBRARIES = ("client", "connection", "sources", "verdict")
+USING_LIBRARIES = ("client", "connection", "sources", "tls", "verdict")
 """The test modules that run with the lowest versions: all else says the same with any."""
 SHOWN = 20_000
 """How much of the end of a log is printed, in characters; pytest tells its failures there."""

@@ -23,7 +23,7 @@ EMULATOR = "airflow_provider_pai.emulator"
 FLOORS = [
     ["api.errors", "api.signing"],
     ["api.arguments", "api.credentials", "api.models"],
-    ["api.query", "api.flow", "api.network", "api.renewal", "api.wire"],
+    ["api.query", "api.flow", "api.network", "api.renewal", "api.tls", "api.wire"],
     ["api.sources", "api.over_requests", "api.over_aiohttp"],
     ["api.parameters", "api.paging"],
     ["api.operations", "api.experiments"],

@@ -595,7 +595,11 @@ WRONG = {
     "no key file": ("rsa_key_pair", {"private_key_file": "/nowhere/key"}, ["/nowhere/key"]),
     "no such role": ("ecs_ram_role", {"role_name": "other"}, ["404", "attached"]),
     "not a credential": ("credentials_uri", {"credentials_uri": "http://{plain}/elsewhere"}, ["URI"]),
-    "not trusted": ("ram_role_arn", {"sts_endpoint": "127.0.0.1:{sts_port}"}, ["SSL_CERT_FILE"]),
+    "not trusted": (
+        "ram_role_arn",
+        {"sts_endpoint": "127.0.0.1:{sts_port}"},
+        ["SSL_CERT_FILE", "IP address mismatch"],
+    ),
 }
 
 

@@ -7,11 +7,8 @@ bytes that were signed, and return what came back. It decides nothing and sends 
 from __future__ import annotations
 
 import asyncio
-import functools
 import importlib
-import os
 import re
-import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -21,8 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import DEFAULT_CA_BUNDLE_PATH
-from urllib3.exceptions import HTTPError, MaxRetryError
+from urllib3.exceptions import HTTPError
 
 from airflow_provider_pai.api.credentials import AnyCredential, CredentialSource, RenewableSource
 from airflow_provider_pai.api.errors import PaiConfigurationError, PaiError, PaiTransportError
@@ -31,10 +27,9 @@ from airflow_provider_pai.api.network import is_host, proxy_for
 from airflow_provider_pai.api.over_requests import Connections
 from airflow_provider_pai.api.paging import Paginator
 from airflow_provider_pai.api.signing import canonical_query
+from airflow_provider_pai.api.tls import Trust, describe_refusal
 from airflow_provider_pai.api.wire import (
     ACCEPTED_ENCODINGS,
-    CONNECT_SECONDS,
-    READ_SECONDS,
     Attempt,
     Body,
     current,
@@ -60,13 +55,8 @@ class Transport:
         self._renewing = credentials if isinstance(credentials, RenewableSource) else None
         self._clock_offset = 0.0
         self._proxy = proxy_for(self.endpoint)
-        with requests.Session() as session:
-            self._environment: Any = session.merge_environment_settings(self.endpoint, {}, True, None, None)
-        verify = self._environment["verify"]
-        if isinstance(verify, str) and not os.path.isfile(verify):
-            raise PaiConfigurationError(
-                f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names {verify}, which is not a file."
-            )
+        schemes = [self.endpoint, self._proxy.url if self._proxy else ""]
+        self._trust = Trust() if any(url.startswith("https:") for url in schemes) else None
 
     def _signed(self, request: Request, credential: AnyCredential) -> tuple[str, dict[str, str]]:
         """Return the URL and the headers of one attempt, signed now."""
@@ -116,11 +106,9 @@ class Transport:
             return Failure(reason=str(error), sent=False, seconds=attempt.seconds)
         if isinstance(error, PaiError):
             return Failure(reason=str(error), sent=attempt.sent, seconds=attempt.seconds, error=error)
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise PaiConfigurationError(
-                f"The certificate of {self._host} is not trusted here: name the CA bundle of your proxy in "
-                "REQUESTS_CA_BUNDLE, or correct the connection's endpoint."
-            ) from error
+        refused = describe_refusal(error, self._host)
+        if refused is not None:
+            return self._failure(refused, attempt)
         reason = f"no answer from {self._host}: {_root(error)}"
         return Failure(reason=reason, sent=attempt.sent, seconds=attempt.seconds)
 
@@ -131,13 +119,23 @@ class PaiClient(Transport):
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         super().__init__(endpoint, credentials)
         # Not a session: it would add a login from netrc, and read a redirect's body without a bound.
-        self._connections = Connections(self._proxy)
+        self._connections = self._made()
 
     def __enter__(self) -> PaiClient:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _made(self) -> Connections:
+        tls = None if self._trust is None else self._trust.context()
+        return Connections(self.endpoint, self._proxy, tls)
+
+    def _current(self) -> Connections:
+        if self._trust is not None and self._trust.context() is not self._connections.tls:
+            self._connections.close()
+            self._connections = self._made()
+        return self._connections
 
     def close(self) -> None:
         """Close the connections."""
@@ -176,13 +174,7 @@ class PaiClient(Transport):
             prepared.body = request.body or None
             if request.method != "GET":
                 prepared.headers["content-length"] = str(len(request.body))
-            with self._connections.send(
-                prepared,
-                timeout=(min(CONNECT_SECONDS, request.limit), min(READ_SECONDS, request.limit)),
-                stream=True,
-                verify=self._environment["verify"],
-                proxies=self._connections.proxies,
-            ) as response:
+            with self._current().exchange(prepared, attempt) as response:
                 body = Body(response.status_code, response.headers.get("content-encoding", ""))
                 while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
                     body.add(chunk)
@@ -210,13 +202,8 @@ class AsyncPaiClient(Transport):
         over = await asyncio.to_thread(  # 140 ms, once in a process
             importlib.import_module, "airflow_provider_pai.api.over_aiohttp"
         )
-        options = {}
-        if self.endpoint.startswith("https:"):
-            verify = self._environment["verify"]
-            bundle = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
-            # Reading a CA bundle takes 30 ms of CPU, which would stall every other trigger.
-            options["ssl"] = await asyncio.to_thread(_tls_context, bundle)
-        self._session = over.opened(**options)
+        await self._tls()
+        self._session = over.opened()
         return self
 
     async def __aexit__(
@@ -242,6 +229,13 @@ class AsyncPaiClient(Transport):
         while not listing.done:
             for item in await self.run(listing.next_page()):
                 yield item
+
+    async def _tls(self) -> Any:
+        if self._trust is None:
+            return True  # what aiohttp takes for its default
+        if self._trust.changed:  # 30 ms of CPU, which would stall every other trigger
+            return await asyncio.to_thread(self._trust.context)
+        return self._trust.context()
 
     async def _awaited_credential(self, request: Request) -> AnyCredential:
         if not self._credentials.blocking:
@@ -274,6 +268,7 @@ class AsyncPaiClient(Transport):
                 data=request.body or None,
                 allow_redirects=False,
                 timeout=timeout(request.limit),
+                ssl=await self._tls(),
                 **self._through_proxy,
             ) as response:
                 body = Body(response.status, response.headers.get("content-encoding", ""))
@@ -301,17 +296,12 @@ def _address(endpoint: str) -> tuple[str, str]:
 
 
 def _root(error: BaseException) -> str:
-    """Return the innermost reason, without the pools and adapters around it."""
-    cause = error.args[0] if error.args else None
-    if isinstance(cause, MaxRetryError) and cause.reason is not None:
-        error = cause.reason
+    """Return the innermost reason, without the pools and adapters that urllib3 and requests put around it."""
+    while isinstance(error, (requests.RequestException, HTTPError)):
+        inside = (getattr(error, "reason", None), *error.args)
+        inner = next((each for each in inside if isinstance(each, Exception)), None)
+        if inner is None:
+            break
+        error = inner
     text = re.sub(r"^<[^>]* at 0x\w+>: ", "", str(error)) or "timed out"  # before urllib3 2.3
-    text = re.sub(r"//[^\s'\"/]*@", "//***@", text)  # a proxy's password
     return f"{type(error).__name__}: {text}"
-
-
-@functools.cache
-def _tls_context(bundle: str) -> ssl.SSLContext:
-    if os.path.isdir(bundle):
-        return ssl.create_default_context(capath=bundle)
-    return ssl.create_default_context(cafile=bundle)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 from http.client import HTTPResponse
 from types import SimpleNamespace
 from typing import Any
 
+from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from airflow_provider_pai.api.network import Proxy
-from airflow_provider_pai.api.wire import READ_SECONDS, current
+from airflow_provider_pai.api.wire import CONNECT_SECONDS, READ_SECONDS, Attempt, current
 
 __all__ = ["Connections"]
 
@@ -73,28 +75,40 @@ class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _NotedHttps
 
 
-_POOLS = {"http": _Pool, "https": _HttpsPool}
-
-
 class Connections(HTTPAdapter):
-    """The kept connections to an endpoint. They send nothing twice, follow no redirect and keep no cookie."""
+    """The kept connections to an endpoint. They send nothing twice, follow no redirect and keep no cookie.
 
-    def __init__(self, proxy: Proxy | None) -> None:
-        super().__init__(max_retries=0)
-        self.proxies = {} if proxy is None else {"all": proxy.url}
+    :param tls: whom they trust; ``None`` where nothing is encrypted.
+    """
+
+    def __init__(self, endpoint: str, proxy: Proxy | None, tls: ssl.SSLContext | None) -> None:
+        self.tls = tls
+        self._endpoint = endpoint
         self._proxy = proxy
+        super().__init__(max_retries=0)
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make what holds the connections that use no proxy."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+    def exchange(self, request: PreparedRequest, attempt: Attempt) -> Response:
+        """Send a request, and return the answer with its body unread."""
+        limits = min(CONNECT_SECONDS, attempt.limit), min(READ_SECONDS, attempt.limit)
+        proxies = {} if self._proxy is None else {"all": self._proxy.url}
+        return self.send(request, stream=True, timeout=limits, proxies=proxies)
 
-    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
-        """Return what holds the connections through a proxy."""
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **_: Any) -> None:
+        """Make the one pool that there is."""
+        options: dict[str, Any] = {"maxsize": maxsize, "block": block, "ssl_context": self.tls}
+        if self._proxy is not None:
+            login = self._proxy.headers
+            self.poolmanager = ProxyManager(
+                self._proxy.url, proxy_headers=login, proxy_ssl_context=self.tls, **options
+            )
+        else:
+            self.poolmanager = PoolManager(**options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _HttpsPool}
+        self._pool: HTTPConnectionPool = self.poolmanager.connection_from_url(self._endpoint)
 
-    def proxy_headers(self, proxy: Any) -> dict[str, str]:
-        """Return the headers of a CONNECT."""
-        return {} if self._proxy is None else dict(self._proxy.headers)
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> HTTPConnectionPool:
+        """Return that pool: requests would look for another context, and for another proxy."""
+        return self._pool
+
+    def cert_verify(self, *_: Any, **__: Any) -> None:
+        """Change nothing: the context verifies."""

@@ -197,8 +197,9 @@ def _describe(kind: str, error: Exception) -> PaiError:
     ]
     what = f"No credential of credential_type {kind!r} could be obtained ({', '.join(filter(None, details))})"
     if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = _found(r"certificate verify failed: ([\w ,'-]{1,100})", text) or "it is not trusted"
         return PaiConfigurationError(
-            f"{what}: the certificate is not trusted here; name its CA in SSL_CERT_FILE."
+            f"{what}: the certificate is not accepted here: {reason.strip()}. Name its CA in SSL_CERT_FILE."
         )
     if isinstance(error, OSError) and error.filename:
         return PaiConfigurationError(f"{what}: {error.filename} cannot be read ({error.strerror}).")
