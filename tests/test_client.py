@@ -12,6 +12,7 @@ import math
 import re
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -861,6 +862,45 @@ def test_one_flow_that_waits_does_not_delay_another(pai_emulator):
 def test_connections_are_kept(caller, pai_emulator):
     caller.run(pai_emulator.url, *(list_runs(RunQuery()) for _ in range(10)))
     assert len({request.client_port for request in pai_emulator.requests}) == 1
+
+
+@contextlib.contextmanager
+def forgetful_server() -> Iterator[tuple[str, list[socket.socket]]]:
+    """A server behind a gateway that forgets: each connection is answered once, and then no more."""
+    connections: list[socket.socket] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connections.append(listener.accept()[0])
+                connections[-1].recv(65536)
+                connections[-1].sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"RunId":"run-1"}')
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", connections
+    finally:
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        for each in (listener, *connections):
+            each.close()
+        thread.join(timeout=5)
+
+
+def test_a_connection_that_was_long_unused_is_not_used_again(caller, monkeypatch):
+    assert wire.IDLE_SECONDS == 15
+    monkeypatch.setattr(wire, "IDLE_SECONDS", 0.2)
+
+    def trained() -> Flow[Any]:
+        run_id = yield from create_run("exp-1")
+        time.sleep(0.3)  # longer than a gateway remembers
+        yield from log_run_metrics(run_id, {"accuracy": 0.93})
+
+    with forgetful_server() as (url, connections):
+        caller.run(url, trained())
+    assert len(connections) == 2
 
 
 def test_a_paginator_asks_for_no_page_before_it_is_needed(pai_emulator):

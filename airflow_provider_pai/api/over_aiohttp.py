@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 
+from airflow_provider_pai.api import wire
 from airflow_provider_pai.api.wire import CONNECT_SECONDS, READ_SECONDS, current
 
 __all__ = ["opened", "timeout"]
@@ -27,10 +28,12 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
-def opened(**options: Any) -> aiohttp.ClientSession:
+def opened() -> aiohttp.ClientSession:
     """Return a session that keeps no cookies and leaves bodies packed."""
     return aiohttp.ClientSession(
-        connector=_Connector(**options), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+        connector=_Connector(keepalive_timeout=wire.IDLE_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
     )
 
 

@@ -7,8 +7,10 @@ whatever is read: headers, bodies, and a proxy's answer. They also note when the
 from __future__ import annotations
 
 import io
+import math
 import socket
 import ssl
+import time
 from http.client import HTTPResponse
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from airflow_provider_pai.api import wire
 from airflow_provider_pai.api.network import Proxy
 from airflow_provider_pai.api.wire import CONNECT_SECONDS, READ_SECONDS, Attempt, current
 
@@ -55,11 +58,18 @@ class _Response(HTTPResponse):
 
 class _Noted(HTTPConnection):
     response_class = _Response
+    _used_at = -math.inf
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the pool may use this connection again: not after so long that a gateway forgot it."""
+        return time.monotonic() - self._used_at < wire.IDLE_SECONDS and super().is_connected
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
             self.connect()
         current.get().sent = True
+        self._used_at = time.monotonic()
         super().endheaders(*args, **kwargs)
 
 
