@@ -14,6 +14,8 @@ import socket
 import threading
 import time
 import traceback
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -510,6 +512,100 @@ def test_an_answer_that_takes_too_long_is_abandoned(caller, pai_emulator, fault)
     assert isinstance(outcome, Failure)
     assert outcome.sent
     assert "time" in outcome.reason.lower()
+
+
+@contextlib.contextmanager
+def dripping_server(start: bytes, drip: bytes, seconds: float) -> Iterator[str]:
+    """A server that begins to answer, and then sends the same bytes again and again."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            connection.settimeout(1)
+            connection.recv(65536)
+            connection.sendall(start)
+            while not over.wait(seconds):
+                connection.sendall(drip)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        over.set()
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(timeout=5)
+
+
+DRIPS = {
+    "status": (b"", b"H", 0.05),
+    "header": (b"HTTP/1.1 200 OK\r\n", b"X", 0.05),
+    "chunk size": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0", 0.05),
+    "body": (b"HTTP/1.1 200 OK\r\n\r\n", b" ", 0.05),
+    "100": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05),
+    "103": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", 0.05),
+    "flood of 100": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0.0),
+    "flood of 103": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 100, 0.0),
+}
+
+
+@pytest.mark.parametrize("kind", [*DRIPS, "status by proxy", "header by proxy"])
+def test_an_answer_that_drips_ends_with_its_time(caller, monkeypatch, kind):
+    name, by_proxy, _ = kind.partition(" by proxy")
+    with dripping_server(*DRIPS[name]) as url:
+        if by_proxy:
+            monkeypatch.setenv("HTTPS_PROXY", url)
+        started = time.monotonic()
+        outcome = caller.run("https://pai.invalid" if by_proxy else url, one_attempt(limit=0.3))
+    assert isinstance(outcome, Failure)
+    assert outcome.sent is not bool(by_proxy)
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints", "199 Unheard of"])
+def test_an_interim_answer_is_not_the_answer(caller, status):
+    interim = f"HTTP/1.1 {status}\r\nLink: </x>; rel=preload\r\n\r\n".encode()
+    with raw_server(2 * interim + http(b'{"Runs": [{"RunId": "run-1"}]}')) as (url, heard):
+        assert [run.run_id for run in caller.run(url, list_runs(RunQuery()))] == ["run-1"]
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_an_answer_that_unpacks_to_too_much_is_not_unpacked(caller, encoding):
+    packing = zlib.compressobj(9, zlib.DEFLATED, 31 if encoding == "gzip" else 15)
+    packed = b"".join(packing.compress(bytes(2**20)) for _ in range(64)) + packing.flush()
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}".encode()
+    tracemalloc.start()
+    with raw_server(http(packed, head)) as (url, _):
+        outcome = caller.run(url, one_attempt())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.error, PaiResponseError)
+    assert peak < 3 * wire.MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize("window", [15, -15], ids=["zlib", "raw"])
+def test_both_kinds_of_deflate_are_understood(caller, window):
+    packing = zlib.compressobj(9, zlib.DEFLATED, window)
+    packed = packing.compress(b'{"Runs": [{"RunId": "run-1"}]}') + packing.flush()
+    with raw_server(http(packed, b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate")) as (url, _):
+        assert [run.run_id for run in caller.run(url, list_runs(RunQuery()))] == ["run-1"]
+
+
+def test_the_largest_answer_is_decoded_in_a_moment():
+    number = wire.MAX_BODY_BYTES // len(b'{"RunId":"1000000"},')
+    body = b",".join(b'{"RunId":"%d"}' % (1_000_000 + index) for index in range(number))
+    listing = list_runs(RunQuery())
+    next(listing)
+    started = time.process_time()
+    with pytest.raises(StopIteration) as ended:
+        listing.send(Response(status=200, headers={}, body=b'{"Runs":[%s]}' % body))
+    assert len(ended.value.value) == number
+    assert time.process_time() - started < 5  # 1 s where nothing else runs; 64 MiB took 20 s
 
 
 def test_an_answer_that_is_too_large_is_abandoned(caller, pai_emulator, monkeypatch):

@@ -55,6 +55,12 @@ class _Response(HTTPResponse):
         reading = SimpleNamespace(makefile=lambda mode: io.BufferedReader(_Reader(connection)))
         super().__init__(reading, *args, **kwargs)  # type: ignore[arg-type]
 
+    def begin(self) -> None:
+        super().begin()
+        while 101 < self.status < 200:  # such as 103 Early Hints: the answer is still to come
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+
 
 class _Noted(HTTPConnection):
     response_class = _Response
