@@ -362,9 +362,55 @@ def test_a_retry_after_is_milliseconds_and_a_lower_bound(play, milliseconds):
         assert milliseconds / 1000 <= request.wait <= milliseconds / 1000 + flow.BACKOFF_SECONDS
 
 
-@pytest.mark.parametrize("header", ["soon", "", "nan", "-5", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_a_retry_after_that_is_not_a_time_falls_back_to_the_backoff(play, header):
-    wait = waits(play, error(429, "Throttling", x_acs_retry_after=header))
+NOON = "Wed, 21 Oct 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "7"}, 7),
+        ({"retry_after": " 0 "}, 0),
+        ({"retry_after": "Wed, 21 Oct 2026 12:00:07 GMT", "date": NOON}, 7),
+        ({"retry_after": "Wed, 21 Oct 2026 11:00:00 GMT", "date": NOON}, 0),
+        ({"retry_after": "Wednesday, 21-Oct-26 12:00:07 GMT", "date": NOON}, 7),
+        ({"retry_after": "60", "x_acs_retry_after": "7000"}, 7),
+        ({"retry_after": "7", "x_acs_retry_after": "soon"}, 7),
+    ],
+)
+@pytest.mark.parametrize("body", [HTML, {"Code": "Throttling.User"}], ids=["a gateway", "PAI"])
+def test_a_gateways_retry_after_is_waited_for(play, status, headers, seconds, body):
+    failure, sent = attempts(play, READS["ListRuns"], response(status, body, **headers))
+    assert failure.retry_after == seconds
+    assert len(sent) == flow.ATTEMPTS
+    assert all(seconds <= request.wait <= seconds + flow.BACKOFF_SECONDS for request in sent[1:])
+
+
+def test_a_retry_after_that_is_a_date_is_told_from_our_clock_where_the_server_shows_none(play):
+    outcome = response(503, HTML, retry_after=NOON)
+    noon = datetime(2026, 10, 21, 12, tzinfo=timezone.utc).timestamp()
+    failure, _ = attempts(play, READS["ListRuns"], msgspec.structs.replace(outcome, received_at=noon - 9))
+    assert failure.retry_after == 9
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_gateways_retry_after_beyond_the_time_that_is_left_fails_at_once(play, status):
+    slow = response(status, HTML, seconds=50.0, retry_after="40")
+    failure, sent = attempts(play, READS["ListRuns"], slow)
+    assert failure.retry_after == 40
+    assert len(sent) == 2  # 50 s, 40 s of waiting, and then 50 s more: too late for a third
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_no_other_answer_says_when_to_come_back(play, status):
+    failure, _ = attempts(play, READS["ListRuns"], response(status, HTML, retry_after="600"))
+    assert failure.retry_after is None
+
+
+@pytest.mark.parametrize("name", ["x_acs_retry_after", "retry_after"])
+@pytest.mark.parametrize("header", ["soon", "", "nan", "-5", "\u0667", "Wed, 21 Oct 20266 07:28:00 GMT"])
+def test_a_retry_after_that_is_not_a_time_falls_back_to_the_backoff(play, header, name):
+    wait = waits(play, error(429, "Throttling", **{name: header}))
     assert len(wait) == flow.ATTEMPTS
     assert all(0 <= seconds <= 20 for seconds in wait)
 

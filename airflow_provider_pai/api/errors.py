@@ -12,7 +12,7 @@
     ├── PaiPagingError            (t)  a listing that does not end, or that changed each time it was read
     └── PaiApiError                    PAI answered with an error: ``status``, ``code``, ``request_id``
         ├── PaiThrottledError     (t)  quota exhausted; ``retry_after`` in seconds where PAI said so
-        ├── PaiUnavailableError   (t)  5xx
+        ├── PaiUnavailableError   (t)  5xx; ``retry_after`` as above
         ├── PaiAuthenticationError     wrong key, signature, clock or token
         ├── PaiPermissionError         the key is good, the permission is missing
         └── PaiNotFoundError           no such run, experiment or workspace
@@ -149,6 +149,7 @@ class PaiUnavailableError(PaiApiError):
     """PAI answered 5xx."""
 
     transient = retryable = True
+    retry_after: float | None = None
 
 
 class PaiAuthenticationError(PaiApiError):

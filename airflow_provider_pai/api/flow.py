@@ -82,10 +82,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def date(self) -> datetime | None:
         """The server's clock, to the second."""
-        try:
-            return parsedate_to_datetime(self.headers.get("date", "")).astimezone(timezone.utc)
-        except (ValueError, OverflowError):
-            return None
+        return _date(self.headers.get("date", ""))
 
     @property
     def request_id(self) -> str | None:
@@ -172,7 +169,7 @@ def _may_try_again(error: PaiError, request: Request) -> bool:
 
 def _wait(error: PaiError, attempt: int) -> float:
     """Return the seconds before the next attempt: exponential, at random so that clients spread out."""
-    if isinstance(error, PaiThrottledError) and error.retry_after is not None:
+    if isinstance(error, (PaiThrottledError, PaiUnavailableError)) and error.retry_after is not None:
         return error.retry_after + random.uniform(0, BACKOFF_SECONDS)
     return random.uniform(0, min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (attempt - 1)))
 
@@ -251,7 +248,7 @@ def _error(request: Request, response: Response) -> PaiError:
         code=code,
         request_id=_request_id(response, request_id),
     )
-    if isinstance(error, PaiThrottledError):
+    if isinstance(error, PaiThrottledError) or (isinstance(error, PaiUnavailableError) and status == 503):
         error.retry_after = _retry_after(response)
     return error
 
@@ -309,8 +306,23 @@ def _request_id(response: Response, from_body: str | None) -> str | None:
 
 
 def _retry_after(response: Response) -> float | None:
-    """Return the seconds PAI asks to wait; the header says milliseconds."""
+    """Return the seconds to wait, as PAI asks in milliseconds, or a gateway in seconds or with a date."""
+    headers = response.headers
     try:
-        return max(0.0, float(response.headers["x-acs-retry-after"]) / 1000)
+        return max(0.0, float(headers["x-acs-retry-after"]) / 1000)
     except (KeyError, ValueError):
+        text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    then = _date(text)
+    if then is None:
+        return None
+    now = response.date or datetime.fromtimestamp(response.received_at, timezone.utc)
+    return max(0.0, (then - now).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         return None
