@@ -9,6 +9,7 @@ import gzip
 import json
 import logging
 import math
+import platform
 import re
 import socket
 import threading
@@ -17,10 +18,12 @@ import traceback
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from typing import Any
 
 import pytest
 
+from airflow_provider_pai import __version__
 from airflow_provider_pai.api import (
     AsyncPaiClient,
     Credential,
@@ -314,6 +317,23 @@ def test_a_write_says_how_long_it_is_and_that_it_is_json(caller):
     assert b"content-type: application/json" in head.lower()
     assert b"content-length: %d" % len(b'{"ExperimentId":"exp-1"}') in head.lower()
     assert body in (b"", b'{"ExperimentId":"exp-1"}')
+
+
+def test_a_request_says_who_asks(caller):
+    with raw_server(http(b"{}")) as (url, heard):
+        caller.run(url, one_attempt())
+    agents = re.findall(rb"^user-agent: (.*)\r$", heard[0], re.IGNORECASE | re.MULTILINE)
+    ours, python = f"airflow-provider-pai/{__version__}", f"python/{platform.python_version()}"
+    airflow = f"apache-airflow/{metadata.version('apache-airflow')}"
+    assert [agent.decode() for agent in agents] == [f"{ours} {airflow} {python}"]
+
+
+def test_without_airflow_it_is_not_named(monkeypatch):
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert re.fullmatch(r"airflow-provider-pai/\S+ python/\S+", wire.user_agent.__wrapped__())
 
 
 def test_no_nonce_is_used_twice_over_all_attempts(caller):

@@ -33,6 +33,7 @@ from airflow_provider_pai.api.wire import (
     Attempt,
     Body,
     current,
+    user_agent,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Transport:
         self._credentials = credentials
         self._renewing = credentials if isinstance(credentials, RenewableSource) else None
         self._clock_offset = 0.0
+        self._user_agent = user_agent()
         self._proxy = proxy_for(self.endpoint)
         schemes = [self.endpoint, self._proxy.url if self._proxy else ""]
         self._trust = Trust() if any(url.startswith("https:") for url in schemes) else None
@@ -77,6 +79,7 @@ class Transport:
         )
         headers["accept"] = "application/json"
         headers["accept-encoding"] = ACCEPTED_ENCODINGS
+        headers["user-agent"] = self._user_agent
         if request.body:
             headers["content-type"] = "application/json"
         if self._proxy is not None and self.endpoint.startswith("http:"):

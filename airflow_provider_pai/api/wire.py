@@ -6,10 +6,15 @@ libraries which pass nothing on.
 
 from __future__ import annotations
 
+import functools
+import platform
 import time
 import zlib
+from contextlib import suppress
 from contextvars import ContextVar
+from importlib import metadata
 
+from airflow_provider_pai import __version__
 from airflow_provider_pai.api.errors import PaiResponseError
 
 __all__ = [
@@ -21,6 +26,7 @@ __all__ = [
     "Attempt",
     "Body",
     "current",
+    "user_agent",
 ]
 
 CONNECT_SECONDS = 5.0
@@ -54,6 +60,16 @@ class Attempt:
     def seconds(self) -> float:
         """The seconds since the start."""
         return time.monotonic() - self.started
+
+
+@functools.cache
+def user_agent() -> str:
+    """Return who asks, for PAI's audit log: this provider, Airflow if it is installed, and Python."""
+    versions = {"airflow-provider-pai": __version__}
+    with suppress(metadata.PackageNotFoundError):  # read from its metadata: nothing here imports Airflow
+        versions["apache-airflow"] = metadata.version("apache-airflow")
+    versions["python"] = platform.python_version()
+    return " ".join(f"{name}/{version}" for name, version in versions.items())
 
 
 current: ContextVar[Attempt] = ContextVar("current")
