@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import re
 import time
 import uuid
@@ -123,6 +124,8 @@ class PaiClient(Transport):
         super().__init__(endpoint, credentials)
         # Not a session: it would add a login from netrc, and read a redirect's body without a bound.
         self._connections = self._made()
+        self._process = os.getpid()
+        self._of_parents: list[Connections] = []
 
     def __enter__(self) -> PaiClient:
         return self
@@ -135,6 +138,11 @@ class PaiClient(Transport):
         return Connections(self.endpoint, self._proxy, tls)
 
     def _current(self) -> Connections:
+        if self._process != os.getpid():
+            # Forked: on shared connections parent and child would read each other's answers. The parent's
+            # are kept here unused, because even closing them may wait for a lock that no thread holds here.
+            self._of_parents.append(self._connections)
+            self._process, self._connections = os.getpid(), self._made()
         if self._trust is not None and self._trust.context() is not self._connections.tls:
             self._connections.close()
             self._connections = self._made()
@@ -199,15 +207,28 @@ class AsyncPaiClient(Transport):
         self._through_proxy: Any = {}
         if self._proxy is not None:
             self._through_proxy = {"proxy": self._proxy.url, "proxy_headers": self._proxy.headers}
+        self._process = 0
+        self._of_parents: list[Any] = []
         self._asking: dict[AnyCredential | None, asyncio.Task[AnyCredential]] = {}
 
     async def __aenter__(self) -> AsyncPaiClient:
-        over = await asyncio.to_thread(  # 140 ms, once in a process
+        await asyncio.to_thread(  # 140 ms, once in a process
             importlib.import_module, "airflow_provider_pai.api.over_aiohttp"
         )
         await self._tls()
-        self._session = over.opened()
+        self._open()
         return self
+
+    def _open(self) -> None:
+        from airflow_provider_pai.api.over_aiohttp import opened
+
+        self._session, self._process, self._asking = opened(), os.getpid(), {}
+
+    def _current(self) -> aiohttp.ClientSession:
+        if self._process != os.getpid():  # forked; see PaiClient
+            self._of_parents += [self._session, self._asking]
+            self._open()
+        return self._session
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -262,9 +283,10 @@ class AsyncPaiClient(Transport):
         attempt = Attempt(request.limit)
         current.set(attempt)
         try:
+            session = self._current()
             credential = await self._awaited_credential(request)
             url, headers = self._signed(request, credential)
-            async with self._session.request(
+            async with session.request(
                 request.method,
                 URL(url, encoded=True),  # yarl would decode %3A and %2C, and break the signature
                 headers=headers,

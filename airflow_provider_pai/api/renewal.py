@@ -51,12 +51,22 @@ class RefreshableCredential:
         self._kind = kind
         self._provider_name = provider
         self._arguments = arguments
+        self._origin: str | None = None
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
         self._lock = threading.Lock()
         self._provider: Any = None
-        self._origin: str | None = None
         self._last: AnyCredential | None = None
         self._valid_until = 0.0
         self._paused_until = 0.0
+        self._process = os.getpid()
+
+    def _locked(self) -> threading.Lock:
+        if self._process != os.getpid():
+            # Forked: a thread that held this lock, or one of the library's, does not exist here.
+            self._start_afresh()
+        return self._lock
 
     def __repr__(self) -> str:
         return f"RefreshableCredential({self._kind!r}, …)"
@@ -67,12 +77,12 @@ class RefreshableCredential:
         :raises PaiTransportError: its source did not answer, not completely, or is overloaded.
         :raises PaiConfigurationError: its source refused, or a file or the library is missing.
         """
-        with self._lock:
+        with self._locked():
             return self._obtain()
 
     def replace(self, refused: AnyCredential) -> AnyCredential:
         """Return another credential than ``refused``, which PAI did not accept. Raises as :meth:`get`."""
-        with self._lock:
+        with self._locked():
             if refused == self._last:
                 self._provider = self._last = None  # and with it what the library has cached
                 self._paused_until = 0.0
