@@ -35,8 +35,14 @@ PAUSE_SECONDS = 30.0
 after the default chain found another source."""
 
 
+MARGIN_SECONDS = 15 * 60
+"""How long before its expiry a credential is renewed, as in the library."""
+SHARE_LEFT = 1 / 3
+"""How much of its life may be left then. Without this, a session of 15 minutes would serve one request."""
+
+
 class RefreshableCredential:
-    """A credential of one kind, renewed 15 minutes before it expires.
+    """A credential of one kind, renewed 15 minutes before it expires, or when a third of its life is left.
 
     Any thread may call it; one renewal runs at a time. Its repr shows no secret.
 
@@ -59,6 +65,7 @@ class RefreshableCredential:
         self._provider: Any = None
         self._last: AnyCredential | None = None
         self._valid_until = 0.0
+        self._renew_at = 0.0
         self._paused_until = 0.0
         self._process = os.getpid()
 
@@ -90,6 +97,8 @@ class RefreshableCredential:
 
     def _obtain(self) -> AnyCredential:
         now = time.time()
+        if self._last is not None and now < self._renew_at:
+            return self._last
         if now < self._paused_until:
             if self._last is None:
                 raise self._other_source()
@@ -130,9 +139,12 @@ class RefreshableCredential:
                 f"credential_type {self._kind!r}: {origin} answered with an incomplete credential", sent=False
             ) from None
         self._origin = origin
-        self._valid_until = (
-            found.get_expiration() or math.inf
-        )  # unknown for the default chain: PAI refuses in time
+        expires = found.get_expiration()
+        if expires:
+            self._valid_until = expires
+            self._renew_at = expires - min(MARGIN_SECONDS, SHARE_LEFT * (expires - time.time()))
+        else:  # the default chain does not say when: it is asked each time, and PAI refuses in time
+            self._valid_until, self._renew_at = math.inf, 0.0
         return self._last
 
     def _other_source(self) -> PaiTransportError:
