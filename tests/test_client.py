@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import gzip
 import json
 import logging
@@ -41,6 +42,7 @@ from airflow_provider_pai.api import (
     PaiThrottledError,
     PaiTransportError,
     PaiUnavailableError,
+    PaiUsageError,
     Request,
     Response,
     RunQuery,
@@ -417,6 +419,54 @@ class Failing:
     def get(self) -> Credential:
         self.asked += 1
         raise self.error
+
+
+def test_a_flow_learns_what_is_wrong_with_the_credential(caller):
+    def careful() -> Flow[str]:
+        try:
+            yield from get_run("run-1")
+        except PaiConfigurationError as error:
+            return str(error)
+        return ""
+
+    wrong = Failing(PaiConfigurationError("no such role"))
+    assert caller.run("http://127.0.0.1:9", careful(), key=wrong) == "no such role"
+
+
+def test_a_credential_that_fails_when_nobody_waits_any_more_is_not_spoken_of():
+    class Slow(Failing):
+        blocking = True
+
+        def get(self) -> Credential:
+            time.sleep(0.2)
+            return super().get()
+
+    said: list[Any] = []
+
+    async def drive() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        source = Slow(PaiTransportError("no metadata service", sent=False))
+        async with AsyncPaiClient("http://127.0.0.1:9", source) as one:
+            waiting = asyncio.create_task(one.run(get_run("run-1")))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await asyncio.sleep(0.2)
+        gc.collect()
+
+    asyncio.run(drive())
+    assert said == []
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff"])
+def test_what_is_not_text_is_an_error_of_the_call(caller, text):
+    def one() -> Flow[Any]:
+        return (yield Request(action="ListRuns", path="/api/v1/runs", query={"PageToken": text}))
+
+    outcome = caller.run("http://127.0.0.1:9", one())
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.error, PaiUsageError)
+    assert not outcome.sent
 
 
 def test_a_source_that_cannot_be_reached_is_asked_again_and_one_that_is_wrong_is_not(caller):

@@ -22,7 +22,7 @@ EMULATOR = "airflow_provider_pai.emulator"
 # Imports run downwards only: a room may import from the floors below its own, and from its own.
 FLOORS = [
     ["api.errors", "api.signing"],
-    ["api.arguments", "api.credentials", "api.models"],
+    ["api.arguments", "api.credentials", "api.models", "api.refusal"],
     ["api.query", "api.flow", "api.network", "api.renewal", "api.tls", "api.wire"],
     ["api.sources", "api.over_requests", "api.over_aiohttp"],
     ["api.parameters", "api.paging"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import logging
 import os
@@ -17,6 +18,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -210,6 +212,21 @@ def test_our_own_ca_is_trusted(run, ours):
     pai = Pai(ours.server())
     with serving(pai.serve) as port:
         assert names(run(f"https://localhost:{port}", list_runs(RunQuery()))) == ["run-1"]
+
+
+def connectors() -> list[Any]:
+    # Not isinstance: it would wake up the lazy objects of other libraries.
+    return [each for each in gc.get_objects() if issubclass(type(each), aiohttp.TCPConnector)]
+
+
+def test_an_async_client_leaves_no_connector_open(ours):
+    async def drive() -> list[Any]:
+        before = connectors()
+        async with AsyncPaiClient("https://localhost:9", KEY):
+            return [each for each in connectors() if each not in before]
+
+    (connector,) = asyncio.run(drive())
+    assert connector.closed
 
 
 @pytest.mark.parametrize("setting", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])

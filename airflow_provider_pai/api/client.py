@@ -7,6 +7,7 @@ bytes that were signed, and return what came back. It decides nothing and sends 
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import os
 import re
@@ -22,7 +23,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_pai.api.credentials import AnyCredential, CredentialSource, RenewableSource
-from airflow_provider_pai.api.errors import PaiConfigurationError, PaiError, PaiTransportError
+from airflow_provider_pai.api.errors import PaiConfigurationError, PaiError, PaiTransportError, PaiUsageError
 from airflow_provider_pai.api.flow import API_VERSION, Failure, Flow, Outcome, Request, Response
 from airflow_provider_pai.api.network import is_host, proxy_for
 from airflow_provider_pai.api.over_requests import Connections
@@ -66,7 +67,12 @@ class Transport:
         if request.clock_offset is not None:
             self._clock_offset = request.clock_offset
         now = datetime.fromtimestamp(time.time() + self._clock_offset, timezone.utc)
-        query = canonical_query(request.query)
+        try:
+            query = canonical_query(request.query)
+        except UnicodeEncodeError as error:
+            raise PaiUsageError(
+                f"{request.action}: {error.object!r} is not valid text, and cannot be sent."
+            ) from None
         headers = credential.authenticate(
             method=request.method,
             host=self._host,
@@ -268,9 +274,14 @@ class AsyncPaiClient(Transport):
         if task is None:
             task = asyncio.create_task(asyncio.to_thread(self._credential_for, request))
             self._asking[request.refused] = task
-            task.add_done_callback(lambda _: self._asking.pop(request.refused))
+            task.add_done_callback(functools.partial(self._was_asked, request.refused))
         # One look-up serves all flows that wait for it. A flow that is cancelled does not cancel the look-up.
         return await asyncio.shield(task)
+
+    def _was_asked(self, refused: AnyCredential | None, task: asyncio.Task[AnyCredential]) -> None:
+        self._asking.pop(refused, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited for it has it; one who was cancelled need not hear of it
 
     async def attempt(self, request: Request) -> Outcome:
         """Carry out one attempt of a flow, for callers that drive flows themselves."""
