@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["FILTERS", "QUESTION", "Arguments", "PaiOperator", "RunFilterOperator", "is_later"]
 
 FILTERS = (
-    *("workspace_id", "experiment_id", "name", "source_type", "source_id", "labels"),
+    *("run_id", "workspace_id", "experiment_id", "name", "source_type", "source_id", "labels"),
     *("created_after", "created_before", "order_by"),
 )
 QUESTION = (*FILTERS, "min_runs", "max_runs", "metrics")
@@ -119,7 +119,7 @@ class PaiOperator(Arguments, BaseOperator):
     """Base of every task that talks to PAI.
 
     :param pai_conn_id: the Airflow connection to use.
-    :param region: overrides the connection's region.
+    :param region: overrides the connection's region; refused where the connection names a host instead.
     """
 
     template_fields: Sequence[str] = ("pai_conn_id", "region")
@@ -211,6 +211,8 @@ class RunFilterOperator(PaiOperator):
 
     Takes ``pai_conn_id`` and ``region`` of :class:`PaiOperator`, and:
 
+    :param run_id: only these runs: one id or several, such as another task's output. Each is asked for by
+        itself, and one that is not there fails the task.
     :param workspace_id: overrides the connection's workspace.
     :param experiment_id: only runs of this experiment.
     :param name: only runs of exactly this name.
@@ -228,6 +230,7 @@ class RunFilterOperator(PaiOperator):
     def __init__(
         self,
         *,
+        run_id: str | Sequence[str] | None = None,
         workspace_id: str | None = None,
         experiment_id: str | None = None,
         name: str | None = None,
@@ -240,6 +243,7 @@ class RunFilterOperator(PaiOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.run_id = run_id
         self.workspace_id = workspace_id
         self.experiment_id = experiment_id
         self.name = name

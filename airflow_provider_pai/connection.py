@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ import msgspec
 from airflow_provider_pai.api.credentials import CredentialSource
 from airflow_provider_pai.api.errors import PaiConfigurationError
 from airflow_provider_pai.api.sources import KINDS, credential_source
-from airflow_provider_pai.connection_form import CONNECTION_TYPE
+from airflow_provider_pai.connection_form import CONNECTION_TYPE, FIELDS
 
 __all__ = ["ALIBABA_CLOUD_TYPE", "CONSOLE_FIELDS", "REGIONS", "Settings", "fill_in"]
 
@@ -39,6 +40,7 @@ REGIONS = (
 
 CONSOLE_FIELDS = ("region", "workspace_id", "source_type", "source_id", "experiment_id", "run_id")
 
+MAY_HOLD_SPACES = ("policy", "private_key_file", "oidc_token_file_path")
 CREDENTIAL_FIELDS = tuple({name: None for needs, takes, _ in KINDS.values() for name in (*needs, *takes)})
 
 
@@ -51,6 +53,7 @@ class AnyConnection(Protocol):
     login: str | None
     password: str | None
     port: int | None
+    extra: Any
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     console_url: str | None = None
 
     @classmethod
-    def of(cls, connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> Settings:
-        """Read a connection and its extras. ``region`` overrides theirs.
+    def of(cls, connection: AnyConnection, extra: Any, region: str | None) -> Settings:
+        """Read a connection and its extras, as Airflow reads their JSON. ``region`` overrides theirs.
 
         :raises PaiConfigurationError: with the field to correct.
         """
@@ -72,6 +75,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise PaiConfigurationError(
                 f"The connection {connection.conn_id!r} is of type {connection.conn_type!r}. Make one of "
                 f"type {CONNECTION_TYPE!r}, or name one of type {ALIBABA_CLOUD_TYPE!r}."
+            )
+        _check_fields(connection, extra)
+        if region and connection.host:
+            raise PaiConfigurationError(
+                f"region={region!r} would change nothing: the connection {connection.conn_id!r} names its "
+                "endpoint as its host. Leave the region out here, or the host there."
             )
         region = region or extra.get("region") or None
         return cls(
@@ -81,6 +90,48 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             workspace_id=str(extra["workspace_id"]) if extra.get("workspace_id") else None,
             console_url=str(extra["console_url"]) if extra.get("console_url") else None,
         )
+
+
+def _check_fields(connection: AnyConnection, extra: Any) -> None:
+    """Refuse extras that mean nothing, and texts that a stray space would make mean something else."""
+    place = f"the connection {connection.conn_id!r}"
+    if not isinstance(extra, Mapping):
+        nested = (
+            " It is JSON within JSON: enter it without the outer quotes." if isinstance(extra, str) else ""
+        )
+        raise PaiConfigurationError(
+            f"The extras of {place} are {_kind(extra)}, not an object of fields such as "
+            f'{{"region": "cn-hangzhou"}}.{nested}'
+        )
+    if not extra and str(connection.extra or "").strip() not in ("", "{}"):
+        raise PaiConfigurationError(
+            f'The extras of {place} are not JSON. Write them as {{"region": "cn-hangzhou"}}.'
+        )
+    if connection.conn_type == CONNECTION_TYPE:  # one of the vendor's serves other products too
+        for name in extra:
+            if name not in FIELDS:
+                near = difflib.get_close_matches(name, FIELDS, n=1)
+                advice = f"Did you mean {near[0]!r}? " if near else ""
+                raise PaiConfigurationError(
+                    f"The extras of {place} have the unknown field {name!r}. {advice}"
+                    f"Known are: {', '.join(FIELDS)}."
+                )
+    texts = {name: value for name, value in extra.items() if name in (*FIELDS, "access_key_id")}
+    texts |= {"AccessKey id (login)": connection.login, "AccessKey secret (password)": connection.password}
+    for name, value in texts.items():
+        boolean = "boolean" in FIELDS[name]["schema"]["type"] if name in FIELDS else False
+        number = name in ("workspace_id", "role_session_expiration") and type(value) is int
+        if value is None or boolean or number:
+            continue
+        if not isinstance(value, str):
+            raise PaiConfigurationError(f"The {name} of {place} is {_kind(value)}; write it as text.")
+        if value and name not in MAY_HOLD_SPACES and re.search(r"\s", value):
+            raise PaiConfigurationError(f"The {name} of {place} holds a space or a line break; take it out.")
+
+
+def _kind(value: Any) -> str:
+    kinds = {str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
+    return kinds.get(type(value), "a list")
 
 
 def _credentials(connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> CredentialSource:

@@ -24,7 +24,8 @@ from airflow_provider_pai._compat import (
     form_widgets,
     get_connection,
 )
-from airflow_provider_pai.api.arguments import check_given
+from airflow_provider_pai.api.arguments import check_given, check_keywords
+from airflow_provider_pai.api.experiments import ExperimentFilters
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,8 +60,12 @@ class PaiHook(BaseHook):
 
     The hook reads the connection when it first needs it, never in ``__init__``.
 
+    What it returns are records with attributes, such as :class:`~airflow_provider_pai.api.models.Run`. XCom
+    holds plain JSON, so a task returns ``[run.to_dict() for run in PaiHook().list_runs(…)]``, which is what
+    the operators and the sensor push. A task that returns a record itself fails, and is told so.
+
     :param pai_conn_id: a connection of type ``pai``, or of type ``alibaba_cloud`` with a region.
-    :param region: overrides the connection's region.
+    :param region: overrides the connection's region; refused where the connection names a host instead.
     :param workspace_id: overrides the connection's workspace. Without both PAI uses the default workspace.
     """
 
@@ -149,10 +154,10 @@ class PaiHook(BaseHook):
     ) -> list[api.Run]:
         """Return the runs that match, in order.
 
-        Filters: workspace_id, experiment_id, name, source_type, source_id, labels (a dict or
-        ``"key:value,key:value"``), created_after, created_before (aware times or ISO 8601 texts),
-        order_by (``"GmtCreateTime ASC"``), verbose (True; with labels it is always True). Leave one
-        out to ask for any; ``None`` and ``{}`` are refused.
+        Filters: run_id (one or several), workspace_id, experiment_id, name, source_type, source_id, labels
+        (a dict or ``"key:value,key:value"``), created_after, created_before (aware times or ISO 8601
+        texts), order_by (``"GmtCreateTime ASC"``), verbose (True; with labels it is always True). Leave
+        one out to ask for any; ``None`` and ``{}`` are refused.
 
         :param page_size: how many runs one request asks for. PAI documents a default of 10 and no maximum.
         :param max_runs: how many runs to return at most.
@@ -226,12 +231,16 @@ class PaiHook(BaseHook):
             )
         )
 
-    def list_experiments(
-        self, *, workspace_id: str | None = None, name: str | None = None, labels: Labels | None = None
-    ) -> list[api.Experiment]:
-        """Return the experiments of this hook's workspace that match, oldest first."""
-        flow = api.list_experiments(workspace_id=self._workspace(workspace_id), name=name, labels=labels)
-        return self.client().run(flow)
+    def list_experiments(self, **filters: Unpack[ExperimentFilters]) -> list[api.Experiment]:
+        """Return the experiments of this hook's workspace that match, oldest first.
+
+        Filters: workspace_id, name, labels. Leave one out to ask for any; ``None`` and ``{}`` are refused.
+        """
+        check_keywords(filters, ExperimentFilters.__annotations__)
+        for name, value in filters.items():
+            check_given(name, value)
+        filters["workspace_id"] = self._workspace(filters.get("workspace_id"))
+        return self.client().run(api.list_experiments(**filters))
 
     # --- for Airflow's Connections page -------------------------------------------------------------------
 

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._base import QUESTION, RunFilterOperator, is_later
+from airflow_provider_pai._base import QUESTION, RunFilterOperator
 from airflow_provider_pai._compat import (
     AirflowFailException,
     AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
     default_deferrable,
+    execute_sensor,
     first_reschedule,
-    starts_in_triggerer,
 )
-from airflow_provider_pai.api.arguments import check_given
+from airflow_provider_pai.waiting.handover import (
+    StartTrigger,
+    check_start_from_trigger,
+    longest_deferral,
+    trigger_arguments,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
+    from airflow_provider_pai.api import Run, RunQuery
     from airflow_provider_pai.gating.rules import MetricRules
     from airflow_provider_pai.waiting.condition import RunCondition
 
@@ -37,8 +43,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     Takes the other filters of :class:`~airflow_provider_pai._base.RunFilterOperator`, those of Airflow's
     sensors (``poke_interval``, ``timeout``, ``mode``, ``soft_fail``, …), and:
 
-    :param labels: labels every awaited run must carry; a run may be labelled long after it was created.
-    :param min_runs: how many such runs to wait for; templated.
+    :param labels: labels every awaited run must carry; a run may be labelled long after it was created. Give
+        them, or ``run_id`` with ``metrics`` or labels: ``PaiRunSensor(run_id=train.output, labels=…)``.
+    :param min_runs: how many such runs to wait for; templated. 1, or all that ``run_id`` names.
     :param max_runs: at most so many are pushed, the first in ``order_by``; templated. 100, or ``min_runs``
         where that is more.
     :param metrics: only runs count whose last values meet these rules, ``{"accuracy": ">= 0.9"}``; templated.
@@ -47,27 +54,30 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         says nothing about the runs.
     :param deferrable: ask once, then wait in the triggerer, without a worker, where all waits for the same
         labels share one poll. Default: ``[operators] default_deferrable``.
-    :param end_from_trigger: let the triggerer end the task too, with ``deferrable``; a failure still goes
-        through a worker, so that ``retries``, ``soft_fail`` and callbacks mean what they always do.
+    :param end_from_trigger: let the triggerer end the task too, with ``deferrable``. What only a worker can
+        do still goes through one: a failure, so that ``retries``, ``soft_fail`` and callbacks mean what they
+        always do; and the success of a task that has ``outlets``, or over which another one is mapped.
     :param start_from_trigger: let the triggerer start the task too, with ``deferrable``, where it is not
         mapped. Needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do. Takes no other task's output.
     :return: ``[run.to_dict(), …]``, the runs that were there when the wait ended.
     :raises PaiUsageError: when the DAG is parsed: filters, bounds or rules that cannot be meant, a
         ``start_from_trigger`` that this Airflow lacks, or parameters that contradict each other.
 
-    **Example.** A daily DAG run for 2025-10-20 waits with ``labels="is_evaluation:true"``,
-    ``created_after="{{ data_interval_start }}"``, ``poke_interval=60`` and ``timeout=3600``. The task starts
-    at 14:00:00 and asks at once. A run created at 09:00 that day is labelled at 14:30:20: the poll at
-    14:31:00 or before finds it. A run of the 19th that is labelled on the 20th never counts, since it was
-    created before the window. Without any, the task times out at 15:00:00.
+    **Example.** A DAG run of 2025-10-20 waits with ``labels="is_evaluation:true"``,
+    ``created_after=midnight()`` (:mod:`airflow_provider_pai.windows`), ``poke_interval=60`` and
+    ``timeout=3600``. The task starts at 14:00:00 and asks at once. A run created at 09:00 that day is
+    labelled at 14:30:20: the poll at 14:31:00 or before finds it. A run of the 19th that is labelled on the
+    20th never counts, since it was created before the window. Without any, the task times out at 15:00:00.
 
-    **In every mode the same.** A timeout is an ``AirflowSensorTimeout``, or a skip with ``soft_fail``. What
+    **In every mode the same.** A timeout is an ``AirflowSensorTimeout``, or a skip with ``soft_fail``.
+    ``execution_timeout`` bounds a deferred wait as it bounds one in poke mode, with Airflow's retries. What
     a retry cannot fix fails the task at once, or skips it with ``soft_fail`` or ``never_fail``. Too
     many failed polls in a row fail this try, skip the task with ``never_fail``, and are waited through with
     ``silent_fail``. In reschedule mode the worker is given back between polls, but not between polls that
     failed: their number in a row has to be remembered, and rescheduling forgets.
     """
 
+    start_trigger_args: Any = StartTrigger()
     template_fields: Sequence[str] = (*RunFilterOperator.template_fields, "min_runs", "max_runs", "metrics")
     template_fields_renderers = {  # noqa: RUF012 - Airflow's own way
         **RunFilterOperator.template_fields_renderers,
@@ -77,9 +87,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     def __init__(
         self,
         *,
-        labels: Mapping[str, str] | str,
+        labels: Mapping[str, str] | str | None = None,
         poke_interval: float | timedelta = 60.0,
-        min_runs: int | str = 1,
+        min_runs: int | str | None = None,
         max_runs: int | str | None = None,
         metrics: MetricRules | None = None,
         fault_tolerance: int = 10,
@@ -103,20 +113,11 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         self._deadline: float | None = None
         self._progress = ""
         self.check_parsed()
-        if start_from_trigger:
-            from airflow_provider_pai._compat import StartTriggerArgs
-
-            self.start_trigger_args = StartTriggerArgs(
-                trigger_cls="airflow_provider_pai.triggers.PaiRunTrigger",
-                trigger_kwargs=self._trigger_arguments(),
-                next_method="execute_complete",
-                timeout=timedelta(seconds=self.timeout),
-            )
 
     def _check_parameters(self) -> None:
         from airflow_provider_pai.api.errors import PaiUsageError
         from airflow_provider_pai.api.parameters import whole_number
-        from airflow_provider_pai.waiting.condition import RunCondition
+        from airflow_provider_pai.waiting.condition import RunCondition, check_narrow
 
         whole_number("fault_tolerance", self.fault_tolerance)
         for name in ("end_from_trigger", "start_from_trigger"):
@@ -127,30 +128,10 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
                 "exponential_backoff does not go with deferrable=True, where many waits share one poll. "
                 "Leave it out, or write deferrable=False where [operators] default_deferrable is on."
             )
-        if self.labels is None:
-            check_given("labels", None)
+        check_narrow(self.labels, self.run_id)
         RunCondition.of(**self.known(QUESTION))
         if self.start_from_trigger:
-            self._check_start_from_trigger()
-
-    def _check_start_from_trigger(self) -> None:
-        from airflow_provider_pai.api.errors import PaiUsageError
-
-        templated = [name for name in self.template_fields if is_later(getattr(self, name))]
-        if not starts_in_triggerer(templates=bool(templated)):
-            given = f" Templates are in {', '.join(templated)}." if templated else ""
-            raise PaiUsageError(
-                "start_from_trigger needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do."
-                f"{given} Leave it out, and the wait starts in a worker."
-            )
-        for name, value in self._trigger_arguments().items():
-            try:
-                json.dumps(value)
-            except TypeError:  # what another task hands on
-                raise PaiUsageError(
-                    f"start_from_trigger: {name}={value!r} cannot go to the triggerer, which takes "
-                    "plain values and templates. Leave it out, and the wait starts in a worker."
-                ) from None
+            check_start_from_trigger(self)
 
     @cached_property
     def condition(self) -> RunCondition:
@@ -168,7 +149,12 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         except PaiUsageError as error:  # what a template rendered
             raise self._failure(f"PaiUsageError: {error}", permanent=True) from error
         if not self.deferrable:
-            return super().execute(context)
+            try:
+                return execute_sensor(self, context)
+            except (AirflowSensorTimeout, AirflowSkipException) as error:
+                if "Sensor has timed out" in str(error):
+                    raise self._timed_out() from error
+                raise
         from airflow_provider_pai.triggers import PaiRunTrigger
 
         failed_polls = 0
@@ -184,9 +170,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             failed_polls = 1
             self.log.warning("The first look failed, the triggerer goes on: %s", error)
         self.defer(
-            trigger=PaiRunTrigger(**self._trigger_arguments(), failed_polls=failed_polls),
+            trigger=PaiRunTrigger(**trigger_arguments(self), failed_polls=failed_polls),
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
+            timeout=longest_deferral(self),
         )
 
     def execute_complete(self, context: Context, event: Any) -> list[dict[str, Any]] | None:
@@ -199,7 +185,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             raise self._failure(event["error"], permanent=event["permanent"])
         runs: list[dict[str, Any]] = event["runs"]
         self.push_link(context, [Run.from_dict(run) for run in runs[:1]])
-        self.log.info("The wait is over with %d runs.", len(runs))
+        self.log.info("The wait is over with %d run%s.", len(runs), "" if len(runs) == 1 else "s")
         return runs
 
     def resume_execution(
@@ -215,8 +201,9 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         error = str(given.get("error", "unknown"))
         if "timeout" not in error.lower():
             raise self._failure(f"The trigger failed: {error}", permanent=False)
-        message = f"The time-out of {self.timeout:g} seconds is over. Awaited: {self.condition.describe()}."
-        raise AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)
+        if longest_deferral(self).total_seconds() < self.timeout:
+            raise AirflowTaskTimeout(f"The execution_timeout is over. Awaited: {self.condition.describe()}.")
+        raise self._timed_out()
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask; after a failed poll ask again, up to ``fault_tolerance`` times in a row."""
@@ -256,7 +243,10 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             query = self.hook.query(**self.filters())
             self.workspace_id = query.workspace_id  # from the first look on
             try:
-                runs = self.hook.client().run(list_runs(query, max_runs=self.condition.enough))
+                if query.run_ids:
+                    runs = self._named_runs(query)
+                else:
+                    runs = self.hook.client().run(list_runs(query, max_runs=self.condition.enough))
             finally:
                 self.hook.close()
             progress, self._progress = self._progress, self.condition.progress(runs)
@@ -266,6 +256,26 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         if met is not None:
             self.push_link(context, [Run.from_dict(met[0])])
         return met
+
+    def _named_runs(self, query: RunQuery) -> list[Run]:
+        """Return those of the named runs that match; when they were created is a window for the triggerer.
+
+        Within it, the poll that all share answers a wait that would otherwise ask for its runs again.
+        """
+        from airflow_provider_pai.api import RunQuery, list_runs
+
+        named = RunQuery(
+            run_id=query.run_ids,
+            workspace_id=query.workspace_id,
+            experiment_id=query.experiment_id,
+            order_by=query.order_by,
+        )
+        runs = self.hook.client().run(list_runs(named))
+        created = [run.gmt_create_time for run in runs if run.gmt_create_time is not None]
+        start = query.window[0]
+        if len(created) == len(runs) and (start is None or start < min(created)):
+            self.created_after = min(created)
+        return list(filter(query.check(), runs))
 
     def _read_connection(self) -> None:
         """Take up a connection that changed; while it cannot be read, go on with the one at hand."""
@@ -290,20 +300,11 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
             return AirflowSkipException(message)
         return AirflowFailException(message) if permanent else PaiError(message)
 
-    def _trigger_arguments(self) -> dict[str, Any]:
-        arguments = self.given(("pai_conn_id", "region", *QUESTION))
-        return {
-            **{name: _plain(value) for name, value in arguments.items()},
-            "poke_interval": float(self.poke_interval),
-            "fault_tolerance": None if self.silent_fail else self.fault_tolerance,
-            "end_task": self.end_from_trigger,
-        }
+    def _timed_out(self) -> Exception:
+        message = f"The timeout of {self.timeout:g} s is over. Awaited: {self.condition.describe()}."
+        return AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)
 
     def _seconds_left(self, context: Context) -> float:
         started = first_reschedule(context, self.retries or 0) if self.reschedule else None
         waited = (datetime.now(timezone.utc) - started).total_seconds() if started else 0.0
         return float(self.timeout) - waited
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value

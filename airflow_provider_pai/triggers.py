@@ -7,7 +7,7 @@ All triggers of a triggerer on the same connection, workspace and labels share o
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from airflow_provider_pai.api import PaiError, Run
 from airflow_provider_pai.gating.rules import MetricRules
 from airflow_provider_pai.links import console_url, link_key
 from airflow_provider_pai.waiting.client import shared_client
-from airflow_provider_pai.waiting.condition import RunCondition, interval_seconds
+from airflow_provider_pai.waiting.condition import RunCondition, check_narrow, interval_seconds
 from airflow_provider_pai.waiting.trigger import QUIET_SECONDS, PollingTrigger
 
 __all__ = ["PaiRunEventTrigger", "PaiRunTrigger", "pai_run_asset"]
@@ -46,12 +46,14 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
     :param fault_tolerance: failed polls in a row that end the wait; ``None`` waits on through all of them.
     :param failed_polls: how many polls in a row had failed when the wait came here.
     :param end_task: let a met condition end the task here, without a worker.
+    :param do_xcom_push: whether such a task pushes its runs.
     """
 
     def __init__(
         self,
         *,
-        labels: Mapping[str, str] | str,
+        labels: Mapping[str, str] | str | None = None,
+        run_id: str | Sequence[str] | None = None,
         pai_conn_id: str = "pai_default",
         region: str | None = None,
         workspace_id: str | None = None,
@@ -62,13 +64,14 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
         created_after: datetime | str | None = None,
         created_before: datetime | str | None = None,
         order_by: str = "GmtCreateTime ASC",
-        min_runs: int | str = 1,
+        min_runs: int | str | None = None,
         max_runs: int | str | None = None,
         metrics: MetricRules | None = None,
         poke_interval: float = 60.0,
         fault_tolerance: int | None = 10,
         failed_polls: int = 0,
         end_task: bool = False,
+        do_xcom_push: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.pai_conn_id = pai_conn_id
@@ -79,6 +82,7 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
         self.source_type = source_type
         self.source_id = source_id
         self.labels = labels
+        self.run_id = run_id
         self.created_after = created_after
         self.created_before = created_before
         self.order_by = order_by
@@ -89,6 +93,7 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
         self.fault_tolerance = fault_tolerance
         self.failed_polls = failed_polls
         self.end_task = end_task
+        self.do_xcom_push = do_xcom_push
 
     async def run(self) -> AsyncIterator[Any]:
         """Fire when the awaited runs are there."""
@@ -134,12 +139,14 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
         :raises PaiUsageError: as the sensor would.
         """
         self.poke_interval = interval_seconds(self.poke_interval)
-        return RunCondition.of(**self.given(QUESTION))
+        given = self.given(QUESTION)
+        check_narrow(self.labels, self.run_id)
+        return RunCondition.of(**given)
 
     async def _met(self, runs: list[dict[str, Any]]) -> Any:
         if not self.end_task:
             return trigger_event({"status": "met", "runs": runs})
-        xcoms: dict[str, Any] = {"return_value": runs}
+        xcoms: dict[str, Any] = {"return_value": runs} if self.do_xcom_push else {}
         try:
             async with shared_client(self.pai_conn_id, self.region) as client:
                 settings = await client.settings()

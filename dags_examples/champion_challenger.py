@@ -50,9 +50,9 @@ def digits():
 )
 def pai_champion_challenger() -> None:
     @task
-    def make_experiment(ts_nodash: str | None = None) -> str:
+    def make_experiment(dag_run=None) -> str:
         """Make an experiment for this night."""
-        return PaiHook().create_experiment(f"digits-{ts_nodash}")
+        return PaiHook().create_experiment(f"digits-{dag_run.start_date:%Y%m%dT%H%M%S}")
 
     @task
     def train(experiment_id: str, params: dict | None = None) -> dict:

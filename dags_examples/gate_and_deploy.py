@@ -12,6 +12,7 @@ from __future__ import annotations
 import pendulum
 
 from airflow_provider_pai.operators import PaiRunGateOperator
+from airflow_provider_pai.windows import midnight
 
 try:
     from airflow.sdk import dag, task
@@ -31,7 +32,7 @@ def pai_gate_and_deploy() -> None:
     gate = PaiRunGateOperator(
         task_id="gate",
         labels="is_evaluation:true",
-        created_after="{{ macros.datetime.now(dag.timezone) - macros.timedelta(days=7) }}",
+        created_after=midnight(-7),
         select="highest accuracy",
         metrics={"accuracy": ">= {{ params.floor }}", "log_loss": "< 0.35"},
         follow_if_passed="deploy",

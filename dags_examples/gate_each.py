@@ -12,6 +12,7 @@ from __future__ import annotations
 import pendulum
 
 from airflow_provider_pai.operators import PaiListRunsOperator, PaiRunGateOperator
+from airflow_provider_pai.windows import midnight
 
 try:
     from airflow.sdk import dag, task
@@ -31,7 +32,7 @@ def pai_gate_each() -> None:
     evaluated = PaiListRunsOperator(
         task_id="list_evaluations",
         labels="is_evaluation:true",
-        created_after="{{ macros.datetime.now(dag.timezone) - macros.timedelta(days=7) }}",
+        created_after=midnight(-7),
     )
     gate = PaiRunGateOperator.partial(
         task_id="gate", metrics={"accuracy": ">= {{ params.floor }}"}, on_fail="fail"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import pendulum
 
 from airflow_provider_pai.operators import PaiListRunsOperator
+from airflow_provider_pai.windows import midnight
 
 try:
     from airflow.sdk import dag, task
@@ -29,7 +30,7 @@ def pai_list_runs() -> None:
     runs = PaiListRunsOperator(
         task_id="list_evaluations",
         labels="is_evaluation:true",
-        created_after="{{ macros.datetime.now(dag.timezone) - macros.timedelta(days=30) }}",
+        created_after=midnight(-30),
         max_runs=100,
     )
 

@@ -54,9 +54,9 @@ def digits():
 )
 def pai_train_and_evaluate() -> None:
     @task
-    def make_experiment(ts_nodash: str | None = None) -> str:
+    def make_experiment(dag_run=None) -> str:
         """Make an experiment for this DAG run."""
-        return PaiHook().create_experiment(f"digits-{ts_nodash}")
+        return PaiHook().create_experiment(f"digits-{dag_run.start_date:%Y%m%dT%H%M%S}")
 
     @task(map_index_template="{{ model['name'] }}")
     def train(model: dict, experiment_id: str, params: dict | None = None) -> dict:

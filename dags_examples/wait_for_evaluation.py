@@ -1,12 +1,12 @@
 """Wait until somebody's evaluation is there.
 
-Shows `PaiRunSensor` waiting for one run that was created in this DAG run's day and carries the label
-`is_evaluation:true`, however late the label comes. It waits in the triggerer (`deferrable=True`), where all
-waits for the same label share one poll on Airflow 3.3, fails after six hours, and hands the runs it found
-to the next task.
+Shows `PaiRunSensor` waiting for one run that was created on the day of this DAG run and carries the label
+`is_evaluation:true`, however late the label comes. That day is the one on which the schedule is due, or on
+which somebody starts the DAG by hand. It ends at the next midnight, so that one evaluation does not end the
+waits of two days. The task waits in the triggerer (`deferrable=True`), where all waits for the same label
+share one poll, fails after a day, and hands the runs it found to the next task.
 
-Needs a connection `pai_default`. Nothing is written to PAI. Started by hand on Airflow 3 the day begins at
-that very moment: only runs created afterwards count.
+Needs a connection `pai_default`. Nothing is written to PAI.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from datetime import timedelta
 import pendulum
 
 from airflow_provider_pai.sensors import PaiRunSensor
+from airflow_provider_pai.windows import midnight
 
 try:
     from airflow.sdk import dag, task
@@ -34,10 +35,11 @@ def pai_wait_for_evaluation() -> None:
     evaluated = PaiRunSensor(
         task_id="wait_for_evaluation",
         labels={"is_evaluation": "true"},
-        created_after="{{ data_interval_start }}",
+        created_after=midnight(),
+        created_before=midnight(+1),
         deferrable=True,
         poke_interval=60,
-        timeout=timedelta(hours=6).total_seconds(),
+        timeout=timedelta(days=1).total_seconds(),
     )
 
     @task

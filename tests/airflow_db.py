@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,6 +30,7 @@ import pendulum
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from sqlalchemy.orm.attributes import set_committed_value
 
 HOME = Path(tempfile.mkdtemp(prefix="airflow-of-the-tests-"))
 """This process's own: where pytest-xdist runs the tests in several, each has its Airflow and its database."""
@@ -171,7 +173,11 @@ def serialize(dag: Any) -> Any:
 
 
 def run_dag(dag: Any, moment: Any = MOMENT, conf: dict[str, Any] | None = None) -> Ran:
-    """Run a DAG once through Airflow's own machinery: ``dag.test()``, rescheduling and retries included."""
+    """Run a DAG once through Airflow's own machinery: ``dag.test()``, rescheduling and retries included.
+
+    :param moment: the logical date. With ``None`` it is as ``airflow dags trigger`` leaves it: on Airflow 3
+        there is none, on Airflow 2 it is now.
+    """
     _store(dag)
     watcher = _Watcher()
     listeners = first("get_listener_manager", "airflow.sdk.listener", "airflow.listeners.listener")()
@@ -211,6 +217,75 @@ class _Watcher:
     @import_module("airflow.listeners").hookimpl  # type: ignore[untyped-decorator]
     def on_task_instance_failed(self, task_instance: Any, error: Any) -> None:
         self.errors.setdefault(task_instance.task_id, []).append(error)
+
+
+def due(dag: Any, moment: Any) -> dict[str, Any]:
+    """Return the times that this Airflow's scheduler gives to the DAG run that is due at a moment."""
+    restriction = first("TimeRestriction", "airflow.timetables.base")(dag.start_date, None, True)
+    interval = None
+    while True:
+        found = serialize(dag).timetable.next_dagrun_info(
+            last_automated_data_interval=interval, restriction=restriction
+        )
+        interval = found.data_interval
+        assert found.run_after <= moment
+        if found.run_after == moment:
+            return {
+                "run_type": "scheduled",
+                "run_after": moment,
+                "logical_date": found.logical_date,
+                **_ends(interval),
+            }
+
+
+def by_hand(dag: Any, moment: Any, logical_date: Any = None) -> dict[str, Any]:
+    """Return the times that this Airflow gives to a DAG run that is started by hand at a moment."""
+    times = {"run_type": "manual", "run_after": moment, "logical_date": logical_date}
+    if logical_date is None and VERSION >= (3, 0):
+        return times
+    times["logical_date"] = logical_date or moment
+    # On 3 the interval is that of the moment, even where the logical date is another.
+    of = moment if VERSION >= (3, 0) else times["logical_date"]
+    return times | _ends(serialize(dag).timetable.infer_manual_data_interval(run_after=of))
+
+
+def _ends(interval: Any) -> dict[str, Any]:
+    return {"data_interval_start": interval.start, "data_interval_end": interval.end}
+
+
+def rendered(task: Any, template: str, times: dict[str, Any], known_as: Any = None) -> Any:
+    """Render a template as a task does it in a DAG run of these times, which is not stored.
+
+    :param known_as: the task in the serialized DAG, where that is all that the template is to see.
+    """
+    dag_id, run_id = task.dag.dag_id, f"run_{next(_numbers)}"
+    if VERSION >= (3, 0):
+        models = import_module("airflow.sdk.api.datamodels._generated")
+        others = {**dict.fromkeys(models.DagRun.model_fields), "consumed_asset_events": []}
+        run = models.DagRun.model_construct(**{**others, "dag_id": dag_id, "run_id": run_id, **times})
+        ti = first("RuntimeTaskInstance", "airflow.sdk.execution_time.task_runner").model_construct(
+            task=known_as or task,
+            **{
+                "id": uuid.uuid4(),
+                "dag_id": dag_id,
+                "task_id": task.task_id,
+                "run_id": run_id,
+                "map_index": -1,
+            },
+            _ti_context_from_server=models.TIRunContext.model_construct(dag_run=run, max_tries=0),
+        )
+        return task.render_template(template, ti.get_template_context())
+    run = first("DagRun", "airflow.models.dagrun")(
+        dag_id=dag_id,
+        run_id=run_id,
+        run_type=times["run_type"],
+        execution_date=times["logical_date"],
+        data_interval=(times["data_interval_start"], times["data_interval_end"]),
+    )
+    ti = first("TaskInstance", "airflow.models.taskinstance")(task=task, run_id=run_id)
+    set_committed_value(ti, "dag_run", run)
+    with _session() as session:
+        return task.render_template(template, ti.get_template_context(session=session))
 
 
 def _store(dag: Any) -> None:

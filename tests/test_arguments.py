@@ -100,7 +100,7 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
     champion = pai.add_run(labels={"champion": "1", "model": "7"}, experiment_id=mine)
     conn = {"pai_conn_id": "pai_table"}
     filters = {name: wanted[name] for name in ("workspace_id", "experiment_id", "name", "source_type")}
-    filters |= {"source_id": "1234", "labels": labels}
+    filters |= {"source_id": "1234", "labels": labels, "run_id": run_id}
     filters |= {"created_after": "2025-10-20T08:00:00Z", "created_before": "2025-10-20T10:00:00Z"}
     rules = {"metrics": {"accuracy": ">= 0.9", "loss": "< baseline"}, "baseline_labels": {"baseline": "1"}}
     listing = {"order_by": "Name DESC", "page_size": "50", "max_runs": "7"}

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_provider_pai.api import PaiUsageError, Run, RunQuery
+from airflow_provider_pai.api import Metric, PaiUsageError, Run, RunQuery
 from airflow_provider_pai.waiting.condition import RunCondition
 
 WANTED = {"is_evaluation": "true"}
@@ -88,3 +88,21 @@ def test_a_condition_survives_the_way_to_another_process() -> None:
     back = RunCondition(**{**sent, "query": RunQuery(**sent["query"])})
     assert back == there
     assert ids(back.met_by([run(1), run(2)])) == ids(there.met_by([run(1), run(2)]))
+
+
+def test_progress_names_the_metrics_that_runs_have_where_none_has_the_awaited_one() -> None:
+    measured = [Metric(key="accuracy", value=0.93), Metric(key="loss", value=0.1)]
+    wanted = condition(metrics={"acuracy": ">= 0.9", "loss": "< 1"})
+    said = wanted.progress([run(1, metrics=measured), run(2)])
+    assert "0 meet acuracy >= 0.9 and loss < 1; none has 'acuracy', they have accuracy, loss;" in said
+    assert "they have no metrics" in wanted.progress([run(1)])
+    assert "none has" not in wanted.progress([])
+
+
+def test_a_wait_for_named_runs_says_which_and_how_many_of_them() -> None:
+    ids = tuple(f"run-{number}" for number in range(4))
+    wanted = RunCondition.of(run_id=ids, labels=WANTED)
+    assert wanted.min_runs == 4
+    assert wanted.describe() == "4 runs with run_id=run-0, run-1, run-2, …, is_evaluation:true"
+    assert wanted.progress([run(1)]) == "1 of 4 runs carries is_evaluation:true; waiting for 4"
+    assert RunCondition.of(run_id="run-1").progress([run(1)]) == "1 run is there; waiting for 1"

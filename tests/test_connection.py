@@ -116,6 +116,28 @@ REFUSED = [
     pytest.param(
         {**HERE, "password": KEY["password"] + "\n"}, ["AccessKey secret", "line break"], id="pasted"
     ),
+    pytest.param({**HERE, "login": " LTAI"}, ["AccessKey id", "a space"], id="space before the id"),
+    pytest.param(
+        {"extra": {"region": "cn-hangzhou", "workspaceId": "1"}},
+        ["unknown field 'workspaceId'", "Did you mean 'workspace_id'?"],
+        id="unknown extra",
+    ),
+    pytest.param(
+        {"extra": {"region": "cn-hangzhou", "workspace_id": "145883 "}},
+        ["workspace_id", "a space"],
+        id="space after an id",
+    ),
+    pytest.param(
+        {"extra": {"region": "cn-hangzhou", "workspace_id": 145883.0}},
+        ["workspace_id", "is a number; write it as text"],
+        id="id as a fraction",
+    ),
+    pytest.param({"extra": {"region": ["cn-hangzhou"]}}, ["region", "write it as text"], id="list"),
+    pytest.param(
+        {"region": "cn-beijing", "host": "pai.example.com"},
+        ["region='cn-beijing' would change nothing", "host"],
+        id="region beside a host",
+    ),
     pytest.param({**HERE, "conn_type": "http"}, ["'tried'", "'http'", "'pai'"], id="another type"),
     pytest.param({"host": "http://pai.example.com"}, ["https://", "allow_http"], id="plain http"),
     pytest.param(
@@ -156,6 +178,25 @@ def test_mistakes_in_a_connection_are_refused_before_a_request(
         PaiHook("tried").client()
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ('"{\\"region\\": \\"cn-hangzhou\\"}"', "are a text, not an object"),
+        ('["cn-hangzhou"]', "are a list, not an object"),
+        ("null", "are null, not an object"),
+        ("7", "are a number, not an object"),
+        ("region=cn-hangzhou", "are not JSON"),
+    ],
+)
+def test_extras_that_are_no_object_are_refused_also_by_the_test_of_a_connection(
+    connect: Any, extra: str, words: str
+) -> None:
+    with pytest.raises(PaiConfigurationError, match=words):
+        connect(extra=extra)
+    good, said = PaiHook("tried").test_connection()
+    assert (good, words in said) == (False, True)
 
 
 @pytest.mark.parametrize(("fields", "words"), REFUSED)

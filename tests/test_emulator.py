@@ -929,6 +929,110 @@ def test_a_callback_sees_each_request_before_it_is_answered(pai: Pai) -> None:
     assert calls == [("ListRuns", 1), ("ListRuns", 2)]
 
 
+def emulator_threads() -> list[str]:
+    """The living threads of an emulator: its server, and those in which it calls a test's functions."""
+    return [t.name for t in threading.enumerate() if t.name.startswith(("pai-emulator", "asyncio_"))]
+
+
+def wait_until(found: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 30
+    while not (answer := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return answer
+
+
+def test_a_change_comes_later_and_may_use_the_emulator_as_a_test_does(pai: Pai) -> None:
+    run_id = pai.emulator.add_run("late")
+    seen: list[list[str]] = []
+
+    def label() -> None:
+        pai.emulator.label_run(run_id, {"a": "b"})
+        seen.append(pai.names())
+
+    started = time.monotonic()
+    pai.emulator.later(0.3, label)
+    pai.emulator.later(0.1, pai.emulator.add_run, "sooner", labels={"c": "d"})
+    assert pai.names() == ["late"]
+    assert wait_until(lambda: pai.names(Labels="a:b")) == ["late"]
+    assert time.monotonic() - started >= 0.3
+    assert pai.names(Labels="c:d") == ["sooner"]
+    assert wait_until(lambda: seen) == [["sooner", "late"]]
+
+
+def test_a_change_that_is_not_due_leaves_nothing_behind() -> None:
+    before = emulator_threads()
+    changed: list[int] = []
+    with PaiEmulator() as emulator:
+        emulator.later(3600, changed.append, 1)
+        emulator.later(0, changed.append, 2)
+        wait_until(lambda: changed)
+        assert len(emulator_threads()) > len(before)
+    assert emulator_threads() == before
+    assert changed == [2]
+
+
+def test_a_change_that_is_under_way_is_waited_for() -> None:
+    started = threading.Event()
+    changed: list[str] = []
+
+    def change(emulator: PaiEmulator) -> None:
+        started.set()
+        time.sleep(0.3)
+        changed.append(emulator.add_run())
+
+    with PaiEmulator() as emulator:
+        emulator.later(0, change, emulator)
+        assert started.wait(30)
+    assert len(changed) == 1
+
+
+def fail() -> None:
+    pytest.fail("the label is misspelt")
+
+
+@pytest.mark.parametrize("how", ["later", "before_request"])
+@pytest.mark.parametrize("fault", [None, "throttle"])
+def test_a_callback_that_fails_ends_every_wait_and_the_test(how: str, fault: str | None) -> None:
+    emulator = PaiEmulator().start()
+    pai = Pai(emulator.url, emulator.clock.now)
+    if fault:
+        emulator.inject(fault, times=None)
+    if how == "later":
+        emulator.later(0, fail)
+        wait_until(lambda: emulator._errors)
+    else:
+        emulator.before_request(lambda action, count: fail())
+    for action in ("ListRuns", "ListWorkspaces"):
+        answer = pai(action)
+        assert (answer.status_code, answer.json()["Code"]) == (400, "CallbackFailed")
+        assert answer.json()["Message"] == "The test's own callback failed: Failed: the label is misspelt"
+        emulator.before_request(None)
+    pai.session.close()
+    with pytest.raises(pytest.fail.Exception, match="the label is misspelt"):
+        emulator.stop()
+    emulator.stop()  # says it once
+
+
+def test_several_callbacks_that_fail_are_all_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError), PaiEmulator() as emulator:
+        emulator.later(0, lambda: 1 / 0)
+        wait_until(lambda: emulator._errors)
+        emulator.later(0, {}.__getitem__, "second")
+        wait_until(lambda: len(emulator._errors) == 2)
+    assert "KeyError: 'second'" in capsys.readouterr().err
+
+
+def test_a_change_needs_a_time_to_come_and_a_running_emulator(pai_emulator: PaiEmulator) -> None:
+    for seconds in (-1, float("nan")):
+        with pytest.raises(ValueError, match="later takes seconds from now"):
+            pai_emulator.later(seconds, fail)
+    stopped = PaiEmulator()
+    with pytest.raises(RuntimeError, match="needs a running emulator"):
+        stopped.later(0, fail)
+    stopped.stop()
+
+
 def test_unknown_faults_are_refused() -> None:
     with pytest.raises(ValueError, match="no fault 'flood'; known are body, delete_run"):
         Fault("flood")

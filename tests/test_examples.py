@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ def bag() -> Any:
 
 
 def run_example(bag: Any, dag_id: str, conf: dict[str, Any] | None = None) -> Ran:
-    """Run an example for an hour ago: whatever the tests make was created after it."""
-    return run_dag(bag.dags[dag_id], pendulum.now("UTC").subtract(hours=1), conf)
+    """Run an example as ``airflow dags trigger`` starts it: on Airflow 3 without a logical date."""
+    return run_dag(bag.dags[dag_id], None, conf)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -81,11 +82,25 @@ def test_wait_for_evaluation_ends_when_the_label_comes(bag: Any, pai: Any) -> No
     assert [run["name"] for run in ran.xcom("wait_for_evaluation")] == ["late"]
 
 
+@pytest.mark.parametrize("day", [19, 20, 21])
+def test_wait_for_evaluation_takes_the_runs_of_its_own_day(bag: Any, pai: Any, day: int) -> None:
+    for created in range(18, 23):
+        pai.add_run(
+            f"of {created}",
+            labels={"is_evaluation": "true"},
+            gmt_create_time=f"2025-10-{created}T09:00:00Z",
+        )
+    ran = run_dag(bag.dags["pai_wait_for_evaluation"], pendulum.datetime(2025, 10, day))
+    assert [run["name"] for run in ran.xcom("wait_for_evaluation")] == [f"of {day}"]
+
+
 def test_train_and_evaluate_leaves_three_evaluated_runs(bag: Any, pai: Any, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     ran = run_example(bag, "pai_train_and_evaluate", {"artifacts": tmp_path.as_uri()})
     assert ran.state == "success"
     assert {run["RunId"] for run in pai.runs()} == {run["run_id"] for run in ran.xcom("wait_for_evaluations")}
+    (experiment,) = pai.state.experiments(pai.workspace_id)
+    assert re.fullmatch(r"digits-\d{8}T\d{6}", experiment["Name"])
     accuracies = [run["Metrics"]["accuracy"] for run in pai.runs()]
     assert len(accuracies) == 3
     assert all(0.5 < accuracy < 1 for accuracy in accuracies)

@@ -69,7 +69,7 @@ def evaluated(pai: Any, name: str, labels: dict[str, str] | None = None, **metri
         ({"follow_if_passed": 7}, "follow_if_passed=7 must be the id of a task or task group, or a list"),
         ({"follow_if_passed": iter(["a"])}, "must be the id of a task or task group, or a list"),
         ({"follow_if_passed": ["a", None]}, "follow_if_passed=['a', None] must be the id"),
-        ({"labels": None}, "no runs to judge: give runs, or one of experiment_id"),
+        ({"labels": None}, "no runs to judge: give runs, or one of run_id"),
         ({"labels": None, "workspace_id": "1"}, "no runs to judge"),
         ({"runs": ["run-1"], "labels": EVALUATED}, "runs and labels contradict each other"),
         ({"order_by": "Name ASC"}, "select says"),

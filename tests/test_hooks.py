@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 import pytest
-from airflow_db import SECRET, airflow_db, first, pai
+from airflow_db import SECRET, airflow_db, first, new_dag, pai, run_dag, task
 
 from airflow_provider_pai import api
 from airflow_provider_pai.hooks import PaiHook
@@ -366,6 +366,11 @@ def test_an_experiment_from_its_creation_to_its_end(hook: PaiHook) -> None:
     assert hook.get_experiment(made).labels == {"state": "done"}
     hook.delete_experiment(made)
     assert hook.list_experiments() == []
+    for filters in ({"name": None}, {"labels": None}, {"labels": {}}, {"name": ""}, {"workspace_id": None}):
+        with pytest.raises(api.PaiUsageError, match="Leave it out to ask for any"):
+            hook.list_experiments(**filters)
+    with pytest.raises(api.PaiUsageError, match="Did you mean 'name'"):
+        hook.list_experiments(names="second")
 
 
 def test_an_experiment_without_a_named_workspace_goes_to_the_default_one(
@@ -496,3 +501,61 @@ def test_a_connection_that_does_not_work_says_what_to_correct(
     for word in words:
         assert word in message
     assert SECRET not in message
+
+
+# --- what a task returns goes to XCom ---------------------------------------------------------------------
+
+RESULTS = {
+    "list_runs": lambda hook, _: hook.list_runs(),
+    "get_run": lambda hook, run_id: hook.get_run(run_id),
+    "list_runs_page": lambda hook, _: hook.list_runs_page(verbose=True),
+    "list_run_metrics": lambda hook, run_id: hook.list_run_metrics(run_id, "loss"),
+    "list_experiments": lambda hook, _: hook.list_experiments(),
+    "list_workspaces": lambda hook, _: hook.list_workspaces(),
+    "get_default_workspace": lambda hook, _: hook.get_default_workspace(),
+    "nested": lambda hook, run_id: {"champion": hook.get_run(run_id)},
+}
+
+
+def plain(result: Any) -> Any:
+    if isinstance(result, dict):
+        return {key: plain(value) for key, value in result.items()}
+    return [plain(record) for record in result] if isinstance(result, list) else result.to_dict()
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_task_returns_what_to_dict_gives_and_the_next_task_gets_it(pai: Any, name: str) -> None:
+    run_id = pai.add_run("one", labels={"a": "b"}, metrics={"accuracy": 0.9, "loss": float("nan")})
+
+    returned = []
+
+    @task
+    def ask() -> Any:
+        returned.append(plain(RESULTS[name](PaiHook(), run_id)))
+        return returned[0]
+
+    @task
+    def take(found: Any) -> Any:
+        return {"found": found}
+
+    with new_dag() as dag:
+        take(ask())
+    ran = run_dag(dag)
+    assert ran.xcom("ask") == returned[0]
+    assert ran.xcom("take") == {"found": returned[0]}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_task_that_returns_a_record_is_told_to_dict(pai: Any, name: str) -> None:
+    run_id = pai.add_run("one", metrics={"loss": 0.5})
+
+    @task
+    def ask() -> Any:
+        return RESULTS[name](PaiHook(), run_id)
+
+    with new_dag() as dag:
+        ask()
+    ran = run_dag(dag)
+    assert ran.states == {"ask": "failed"}
+    assert "PaiUsageError: XCom holds plain JSON" in ran.error("ask")
+    assert "return its .to_dict()" in ran.error("ask")

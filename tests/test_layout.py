@@ -29,11 +29,11 @@ FLOORS = [
     ["api.operations", "api.experiments"],
     ["api.client", "api.promotion"],
     ["api"],
-    ["connection_form"],
+    ["connection_form", "windows"],
     ["connection", "_compat", "_xcom", "gating", "gating.rules", "tracking", "waiting"],
     ["hooks", "links", "gating.verdict", "waiting.condition"],
     ["_base", "waiting.rate_limit", "waiting.listing"],
-    ["waiting.client", "waiting.questions", "gating.gate", "tracking.operators"],
+    ["waiting.handover", "waiting.client", "waiting.questions", "gating.gate", "tracking.operators"],
     ["waiting.poller"],
     ["waiting.trigger"],
     ["waiting.events"],
@@ -54,6 +54,7 @@ WITHOUT_AIRFLOW = (
     "gating.rules",
     "gating.verdict",
     "waiting.condition",
+    "windows",
 )
 OUTSIDE = ("airflow_provider_pai", "airflow_provider_pai.api", "airflow_provider_pai.testing")
 """What gathers the rooms, or stands beside them."""

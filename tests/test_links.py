@@ -83,9 +83,9 @@ def test_a_template_may_use_every_field_and_each_is_encoded(
 ) -> None:
     template = "https://x/{region}/{workspace_id}/{source_type}/{source_id}/{experiment_id}/{run_id}"
     run = {"source_type": "DLC", "source_id": "a b"}
-    link = link_of(pai, monkeypatch, [run], region="cn hangzhou", console_url=template)
+    link = link_of(pai, monkeypatch, [run], region="cn/hangzhou", console_url=template)
     (stored,) = pai.runs()
-    assert link == f"https://x/cn%20hangzhou/145883/DLC/a%20b/{stored['ExperimentId']}/{stored['RunId']}"
+    assert link == f"https://x/cn%2Fhangzhou/145883/DLC/a%20b/{stored['ExperimentId']}/{stored['RunId']}"
 
 
 @pytest.mark.parametrize("runs", [[], [{}]])

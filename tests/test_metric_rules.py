@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import struct
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -312,3 +314,30 @@ def test_a_wait_refuses_what_it_cannot_see(text):
 def test_a_wait_refuses_rules_over_runs_without_metrics():
     with pytest.raises(PaiUsageError, match="verbose"):
         RunCondition(query=RunQuery(verbose=False), metrics={"auc": "> 1"})
+
+
+def of_32_bits(value: float) -> float:
+    """What 32 bits leave of a value."""
+    kept: float = struct.unpack("f", struct.pack("f", value))[0]
+    return kept
+
+
+@pytest.mark.parametrize("value", [0.94, of_32_bits(0.94)])
+@pytest.mark.parametrize("baseline", [0.93, of_32_bits(0.93)])
+def test_a_rule_decides_the_same_whether_pai_keeps_32_bits_or_64(value, baseline):
+    (better,) = parse_rules({"auc": ">= baseline + 0.01"})
+    (worse,) = parse_rules({"auc": "> baseline + 0.01"})
+    assert better.judge(value, baseline).passed
+    assert not worse.judge(value, baseline).passed
+    (exactly,) = parse_rules({"auc": "== 0.94"})
+    assert exactly.judge(value).passed
+    assert not parse_rules({"auc": ">= 0.94"})[0].judge(baseline).passed
+
+
+@given(st.decimals(-1000, 1000, places=4), st.decimals(-1000, 1000, places=4))
+def test_numbers_of_six_digits_compare_the_same_in_32_bits(one, other):
+    for text, compare in COMPARISONS.items():
+        for decimals in (one, other), (one.normalize(), one.normalize()):
+            value, limit = (Decimal(f"{decimal:.6g}") for decimal in decimals)
+            (rule,) = parse_rules({"auc": f"{text} {limit:f}"})
+            assert rule.judge(of_32_bits(float(value))).passed == compare(value, limit)

@@ -29,11 +29,17 @@ from airflow_provider_pai.api import (
     list_runs,
     list_runs_page,
     list_workspaces,
+    models,
 )
 from airflow_provider_pai.api.models import last_values
 
 SPECIMEN = Path(__file__).parent / "data" / "list-runs-success.json"
 CREATED = datetime(2021, 1, 30, 12, 51, 33, 28000, timezone.utc)
+
+
+def records(kind: type) -> list[type]:
+    """Every kind of record there is, and every kind of page."""
+    return [record for below in kind.__subclasses__() for record in (below, *records(below))]
 
 
 def ok(body: bytes | dict[str, Any], **headers: str) -> Response:
@@ -321,3 +327,11 @@ def test_a_surrogate_in_an_answer_does_not_crash(play):
     body = b'{"Runs": [{"RunId": "run-1", "Name": "\\ud800"}]}'
     with contextlib.suppress(PaiError):
         json.dumps([run.to_dict() for run in play(list_runs_page(), [ok(body)]).runs]).encode()
+
+
+@pytest.mark.parametrize("kind", records(models.Record), ids=lambda kind: kind.__name__)
+def test_every_record_has_a_plain_json_form_under_its_own_names(kind):
+    required = {field.name: "text" for field in msgspec.structs.fields(kind) if field.required}
+    plain = kind(**{name: required[name] if name != "value" else math.inf for name in required}).to_dict()
+    assert tuple(plain) == kind.__struct_fields__
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain

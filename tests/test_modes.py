@@ -12,13 +12,14 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib import import_module
 from typing import Any, ClassVar
 
 import pytest
 from airflow_db import VERSION, Ran, airflow_db, first, new_dag, pai, run_dag  # noqa: F401 - fixtures
 
-from airflow_provider_pai._compat import trigger_event
+from airflow_provider_pai._compat import AirflowTaskTimeout, trigger_event
 from airflow_provider_pai.sensors import PaiRunSensor
 
 pytestmark = pytest.mark.timeout(300)
@@ -86,7 +87,7 @@ class Case:
     """What PAI does, what is waited for, and how the wait must end."""
 
     arrange: Callable[[Any], Any] = lambda pai: None
-    wait: dict[str, Any] = field(default_factory=dict)
+    wait: dict[str, Any] | Callable[[Any], dict[str, Any]] = field(default_factory=dict)
     state: str = "success"
     tries: int = 1
     found: list[str] | None = None
@@ -140,6 +141,30 @@ def labelled_at(poll: int, *names: str, **fields: Any) -> Callable[[Any], None]:
         at_poll(poll, lambda pai: [pai.label_run(run_id, EVALUATED) for run_id in run_ids])(pai)
 
     return arrange
+
+
+def after_get_run(*changes: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Let something happen before the second request of a wait that begins with GetRun."""
+
+    def arrange(pai: Any) -> None:
+        left = list(changes)
+
+        def callback(action: str, count: int) -> None:
+            while left and (action, count) != ("GetRun", 1):
+                left.pop(0)(pai)
+
+        pai.before_request(callback)
+
+    return arrange
+
+
+def label_named(*names: str) -> Callable[[Any], None]:
+    return lambda pai: [pai.label_run(run_named(pai, name), EVALUATED) for name in names]
+
+
+def ids(*names: str, **wait: Any) -> Callable[[Any], dict[str, Any]]:
+    """A wait for runs by their ids."""
+    return lambda pai: {"run_id": [run_named(pai, name) for name in names], **wait}
 
 
 def faulty(kind: str, **fields: Any) -> Callable[[Any], None]:
@@ -218,6 +243,68 @@ CASES = {
         {"metrics": {"f1": ">= {{ 0.9 }}"}},
         found=["good"],
     ),
+    # Runs by their ids.
+    "an id that carries the label": Case(evaluated("a", "b"), ids("a"), found=["a"]),
+    "an id that is labelled later": Case(
+        both(evaluated("b"), evaluated("a", labels=None), after_get_run(label_named("a"))),
+        ids("a"),
+        found=["a"],
+    ),
+    "an old id that is labelled later": Case(
+        both(
+            evaluated("a", labels=None, gmt_create_time=OLD),
+            lambda pai: pai.add_runs(230, name=lambda index: f"r{index}", labels=EVALUATED),
+            after_get_run(label_named("a")),
+        ),
+        ids("a"),
+        found=["a"],
+    ),
+    "one id as text": Case(evaluated("a"), lambda pai: {"run_id": run_named(pai, "a")}, found=["a"]),
+    "all of several ids": Case(
+        both(
+            evaluated("a"),
+            evaluated("b", "c", labels=None),
+            after_get_run(label_named("b"), label_named("c")),
+        ),
+        ids("c", "a", "b", order_by="Name ASC"),
+        found=["a", "b", "c"],
+    ),
+    "fewer than several ids": Case(
+        both(evaluated("a", "b"), evaluated("c", labels=None)),
+        ids("a", "b", "c", min_runs=2),
+        found=["a", "b"],
+    ),
+    "an id and metrics, without labels": Case(
+        both(
+            evaluated("a", labels=None, metrics={"f1": 0.5}),
+            after_get_run(lambda pai: pai.measure_run(run_named(pai, "a"), {"f1": 0.95})),
+        ),
+        ids("a", labels=None, metrics={"f1": ">= 0.9"}),
+        found=["a"],
+    ),
+    "an id that is not there": Case(
+        evaluated("a"),
+        lambda pai: {"run_id": [run_named(pai, "a"), "run-0"], "retries": 2},
+        state="failed",
+        says=("AirflowFailException", "there is no run 'run-0'. Found: run-"),
+    ),
+    "an id that is gone meanwhile": Case(
+        both(
+            evaluated("a", labels=None),
+            after_get_run(lambda pai: pai.delete_run(run_named(pai, "a")), lambda pai: there(pai)),
+        ),
+        ids("a", **SHORT, retries=2),
+        state="failed",
+    ),
+    "an id in another experiment": Case(
+        evaluated("a"),
+        ids("a", experiment_id="exp-0"),
+        state="failed",
+        says=("AirflowFailException", "has experiment_id='exp-", "', not 'exp-0'"),
+    ),
+    "an id of which too many are awaited": Case(
+        evaluated("a"), ids("a", min_runs="{{ 2 }}"), state="failed", says=("more than the 1 run",)
+    ),
     # It never comes.
     "too few": Case(evaluated("a"), {**SHORT, "min_runs": 2}, state="failed", says=("AirflowSensorTimeout",)),
     "a value in another case": Case(
@@ -226,7 +313,11 @@ CASES = {
         state="failed",
         says=("AirflowSensorTimeout",),
     ),
-    "timeout": Case(wait={**SHORT, "retries": 2}, state="failed", says=("AirflowSensorTimeout",)),
+    "timeout": Case(
+        wait={**SHORT, "retries": 2},
+        state="failed",
+        says=("AirflowSensorTimeout: The timeout of 1 s is over. Awaited: 1 run with is_evaluation:true.",),
+    ),
     "timeout, soft_fail": Case(wait={**SHORT, **SOFT}, state="skipped"),
     "timeout, never_fail": Case(wait={**SHORT, **NEVER}, state="failed", says=("AirflowSensorTimeout",)),
     "timeout, silent_fail": Case(wait={**SHORT, **SILENT}, state="failed", says=("AirflowSensorTimeout",)),
@@ -344,7 +435,7 @@ def wait_in(mode: str, **wait: Any) -> Ran:
 def test_a_wait_ends_alike_in_every_mode(pai: Any, name: str, mode: str) -> None:
     case = CASES[name]
     case.arrange(pai)
-    ran = wait_in(mode, **case.wait)
+    ran = wait_in(mode, **(case.wait(pai) if callable(case.wait) else case.wait))
     assert ran.states == {"wait": case.state}, ran.errors
     assert ran.tries == {"wait": case.tries}
     found = ran.xcom("wait")
@@ -375,6 +466,27 @@ def test_a_connection_that_is_not_found_meanwhile_ends_no_wait(pai: Any, mode: s
 
     pai.before_request(callback)
     assert wait_in(mode, retries=0).states == {"wait": "success"}
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "reschedule"])
+def test_execution_timeout_bounds_a_wait_and_leaves_it_its_retries(pai: Any, mode: str) -> None:
+    wait = {"execution_timeout": timedelta(seconds=1), "retries": 1}
+    if VERSION < (3, 0):  # whose dag.test() ends with it; a worker leaves it to the retries
+        with pytest.raises(AirflowTaskTimeout):
+            wait_in(mode, **wait)
+        return
+    ran = wait_in(mode, **wait)
+    assert (ran.states, ran.tries) == ({"wait": "failed"}, {"wait": 2})
+    assert {type(error).__name__ for error in ran.errors["wait"]} == {"AirflowTaskTimeout"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_airflow_does_not_complain_of_how_it_is_called(
+    pai: Any, mode: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    labelled_at(2, "a")(pai)
+    assert wait_in(mode).states == {"wait": "success"}
+    assert "cannot be called outside" not in "".join((*capfd.readouterr(), caplog.text))
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -184,6 +184,7 @@ class Polled:
         """Let one more subscriber wait."""
         waiter = Waiter(self.world, wanted)
         waiter.question = self.poller.add(waiter.question, waiter.subscription)
+        waiter.take(nothing_happens=False)  # what the poll before this one knew
         self.waiters.append(waiter)
 
     def all_know(self) -> bool:
@@ -562,6 +563,34 @@ def test_where_many_ask_in_vain_the_next_late_label_is_found_by_pages(served):
         world.apply(Change("label", 31))
         assert await seen.poll() == 3 + 1  # the one whose run it is asks
         assert seen.all_know()
+
+
+def test_waits_for_runs_by_their_ids_share_the_poll(served):
+    world = labelled_history(served)
+    late = list(world.runs)[LATE.index]
+
+    @story_of(world, [])
+    async def _(seen: Polled) -> None:
+        of: dict[str, Subscription] = {}
+        for run_id, run in world.runs.items():
+            query = RunQuery(
+                workspace_id=world.workspace_id,
+                labels=LABEL,
+                run_id=(run_id,),
+                created_after=run.created,
+                order_by=NEWEST_FIRST,
+            )
+            of[run_id] = Subscription(1.0, follows_connection=False)
+            seen.poller.add(Question(query, 100), of[run_id])
+        assert await seen.poll() == 10  # all pages, and no GetRun
+        assert served.request_counts.get("GetRun", 0) == 0
+        for run_id, subscription in of.items():
+            update = subscription.queue.get_nowait()
+            assert [run.run_id for run in update.runs] == [run_id] * world.runs[run_id].labelled
+        world.apply(LATE)
+        assert await seen.poll() == 3  # the pages down to it
+        assert [run_id for run_id, subscription in of.items() if not subscription.queue.empty()] == [late]
+        assert served.request_counts.get("GetRun", 0) == 0
 
 
 def test_equal_questions_are_asked_once(served):

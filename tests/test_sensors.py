@@ -144,7 +144,7 @@ def test_a_sensor_without_labels_is_refused_when_the_dag_is_parsed() -> None:
         ({"labels": "a=b:c"}, "a=b"),
         ({"labels": ""}, "key:value"),
         ({"labels": {"epoch": 10}}, "write '10'"),
-        ({"labels": None}, "labels is None"),
+        ({"labels": None}, "give labels, or run_id"),
         ({"labels": {}}, "labels is {}"),
         ({"labels": {"{{ ds }}": "true"}}, "labels has a template in a key"),
         ({"labels": '{"a": "b"}'}, "labels came as the text"),

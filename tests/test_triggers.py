@@ -685,6 +685,19 @@ async def test_a_wait_says_what_it_asks_and_how_far_it_has_come(pai, monkeypatch
     assert places == sorted(places)
 
 
+@pytest.mark.skipif(VERSION < (3, 3), reason="triggerers have queues since Airflow 3.3")
+def test_a_deferred_wait_goes_to_the_queue_of_its_task(pai, monkeypatch):  # noqa: F811
+    from airflow.sdk.execution_time.task_runner import _defer_task
+
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
+    sensor = PaiRunSensor(task_id="wait", labels=LABEL, deferrable=True, queue="near_pai")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute({})
+    ti = SimpleNamespace(task=sensor, dag_id="dag", task_id="wait", run_id="run")
+    message, _ = _defer_task(deferred.value, ti, sensor.log)
+    assert message.queue == "near_pai"
+
+
 # --- what goes wrong for one, or for a while
 
 
@@ -695,6 +708,7 @@ async def test_one_bad_wait_fails_nobody_else(pai):  # noqa: F811
         good = airflow.start(wait())
         bad = [airflow.start(wait(labels="no label")), airflow.start(wait(min_runs=0))]
         bad.append(airflow.start(wait(metrics={"f1": "high"})))
+        bad += [airflow.start(wait(poke_interval=odd)) for odd in ("30", None, 0, -5, float("inf"))]
         cancelled = airflow.start(wait())
         impatient = airflow.start(wait(fault_tolerance=1))
         for number in bad:

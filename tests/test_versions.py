@@ -12,6 +12,7 @@ from test_triggers import in_one_loop, more_polls, quota, the_poller, triggerer,
 
 from airflow_provider_pai._compat import starts_in_triggerer
 from airflow_provider_pai.sensors import PaiRunSensor
+from airflow_provider_pai.waiting.handover import trigger_arguments
 
 PAGE = Path(__file__).parent.parent / "docs" / "versions.md"
 DAG_FILE = """
@@ -20,6 +21,7 @@ try:
 except ImportError:
     from airflow import DAG
 from airflow_provider_pai.sensors import PaiRunSensor
+from airflow_provider_pai.waiting.handover import trigger_arguments
 
 with DAG("uses_it", schedule=None):
     {}
@@ -115,4 +117,4 @@ def test_the_scheduler_hands_a_task_straight_to_the_triggerer(pai: Any) -> None:
     assert state == "deferred"
     assert trigger is not None
     assert trigger[0] == "airflow_provider_pai.triggers.PaiRunTrigger"
-    assert trigger[1] == dag.get_task("triggerer")._trigger_arguments()
+    assert trigger[1] == trigger_arguments(dag.get_task("triggerer"))

@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 NARROWING = (
-    *("workspace_id", "experiment_id", "name", "source_type", "source_id", "labels"),
+    *("run_id", "workspace_id", "experiment_id", "name", "source_type", "source_id", "labels"),
     *("created_after", "created_before", "among"),
 )
 """What narrows a question, which asks for any run without it."""

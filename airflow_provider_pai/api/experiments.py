@@ -5,7 +5,7 @@ Source: the vendor's API pages of AIWorkSpace 2021-02-04. Each flow names its pa
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from airflow_provider_pai.api.arguments import check_given
 from airflow_provider_pai.api.errors import (
@@ -27,6 +27,7 @@ from airflow_provider_pai.api.parameters import pairs, path, required, segment, 
 from airflow_provider_pai.api.query import Labels, parse_labels
 
 __all__ = [
+    "ExperimentFilters",
     "call_in_experiment",
     "create_experiment",
     "delete_experiment",
@@ -120,6 +121,14 @@ def delete_experiment_label(experiment_id: str, key: str) -> Flow[None]:
     """Remove one label from an experiment (DeleteExperimentLabel)."""
     target = f"{path('experiments', experiment_id)}/labels/{segment(key)}"
     yield from call(write("DELETE", "DeleteExperimentLabel", target), Acknowledgement)
+
+
+class ExperimentFilters(TypedDict, total=False):
+    """The keywords that narrow :func:`list_experiments`. One that is there was meant."""
+
+    workspace_id: str | None
+    name: str
+    labels: Labels
 
 
 def list_experiments(

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Optional, TypeVar
 
 import msgspec
+
+from airflow_provider_pai.api.errors import PaiUsageError
 
 __all__ = [
     "CreatedExperiment",
@@ -24,6 +26,7 @@ __all__ = [
     "Metric",
     "MetricPage",
     "Page",
+    "Record",
     "Run",
     "RunPage",
     "Workspace",
@@ -31,6 +34,41 @@ __all__ = [
     "json_number",
     "last_values",
 ]
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """What the hook and the client return: one of PAI's records, or a page of them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON, under the same names: for XCom, or to write it down.
+
+        Times are ISO 8601 texts; a number that JSON cannot carry is the text ``NaN``, ``Infinity`` or
+        ``-Infinity``.
+        """
+        return {name: _plain(getattr(self, name)) for name in self.__struct_fields__}
+
+    def serialize(self) -> NoReturn:
+        """Refuse to go to XCom as an object, which Airflow asks for where a task returns one.
+
+        Airflow would write the name of the class beside the values, and a task that pulls them would load
+        only classes that the installation's ``[core] allowed_deserialization_classes`` names.
+
+        :raises PaiUsageError: always; the text says what to return instead.
+        """
+        raise PaiUsageError(
+            f"XCom holds plain JSON, and no {type(self).__name__}: return its .to_dict(), or of a list "
+            "[record.to_dict() for record in …]."
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_dict()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return json_number(value) if isinstance(value, float) else value
 
 
 class Pair(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
@@ -71,7 +109,7 @@ def _times_to_utc(record: Any) -> None:
             msgspec.structs.force_setattr(record, name, _utc(time))
 
 
-class Metric(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
+class Metric(Record, frozen=True, gc=False, rename="pascal"):
     """One logged value: ``value`` may be NaN or infinite; ``timestamp`` is what the logger sent."""
 
     key: str
@@ -99,7 +137,7 @@ def _moment(metric: Metric) -> tuple[int, int]:
     return metric.step or 0, metric.timestamp or 0
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
+class Run(Record, frozen=True, kw_only=True, gc=False, rename="pascal"):
     """One run: an attempt at training or evaluating something.
 
     Labels, params and metrics are empty unless they were asked for (``Verbose=true``). A run has no status in
@@ -190,7 +228,7 @@ def json_number(value: float) -> float | str:
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
+class Page(Record, frozen=True, kw_only=True, gc=False, rename="pascal"):
     """The answer of a list operation: the fields that all of them share. Its items are the last field.
 
     ``next_page_token`` is opaque: send it back unchanged. 0, an empty text and ``None`` all mean that this
@@ -230,7 +268,7 @@ class MetricPage(Page, frozen=True, kw_only=True, gc=False, rename="pascal"):
     metrics: Items[Metric] = []
 
 
-class Experiment(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
+class Experiment(Record, frozen=True, kw_only=True, gc=False, rename="pascal"):
     """One experiment: a named group of runs in a workspace."""
 
     experiment_id: str
@@ -260,7 +298,7 @@ class ExperimentPage(Page, frozen=True, kw_only=True, gc=False, rename="pascal")
     experiments: Items[Experiment] = []
 
 
-class Workspace(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="pascal"):
+class Workspace(Record, frozen=True, kw_only=True, gc=False, rename="pascal"):
     """One workspace. Its times are left out: the API documents two formats for them."""
 
     workspace_id: str

@@ -18,6 +18,7 @@ from airflow_provider_pai.api.paging import PAGE_SIZE, Paginator
 from airflow_provider_pai.api.parameters import (
     finite,
     page_parameters,
+    pairs,
     path,
     required,
     run_fields,
@@ -57,7 +58,10 @@ def walk_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | No
 def list_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | None = None) -> Flow[list[Run]]:
     """Return the runs that match, in the query's order; at most the first ``max_runs`` of them (ListRuns).
 
+    Where the query names run ids, each is asked for by itself (GetRun).
+
     :raises PaiPagingError: runs were deleted each time the listing was read, or it does not end.
+    :raises PaiNotFoundError: there is no run with a named id, or not in the wanted workspace or experiment.
     """
     order, start = query.order_by, query.window[0]
     most = max_runs
@@ -73,6 +77,8 @@ def list_runs(query: RunQuery, *, page_size: int = PAGE_SIZE, max_runs: int | No
 def _paginator(query: RunQuery, order_by: str, page_size: int, most: int | None) -> Paginator[Run]:
     if most is not None:
         whole_number("max_runs", most)
+    if query.run_ids:
+        return NamedRuns(query)
     field, order = order_by.split(",")[0].split(" ")
     direction = (1 if order == "ASC" else -1) if field == "GmtCreateTime" else 0
     start, end = query.window
@@ -95,6 +101,46 @@ def _paginator(query: RunQuery, order_by: str, page_size: int, most: int | None)
         beyond=beyond,
         most=most,
     )
+
+
+class NamedRuns(Paginator[Run]):
+    """The runs that a query names by their ids, on one page: no listing has a filter for ids.
+
+    :raises PaiNotFoundError: a run is not there, or not in the workspace or experiment that is asked for,
+        which no waiting will change. The text says which runs were found.
+    """
+
+    def __init__(self, query: RunQuery) -> None:
+        self.done = False
+        self._query = query
+
+    def next_page(self) -> Flow[list[Run]]:
+        """Ask for each run (GetRun), and return those that match, in the query's order."""
+        query, found, wrong, request_id = self._query, [], [], None
+        for run_id in query.run_ids:
+            try:
+                run = yield from get_run(run_id)
+            except PaiNotFoundError as error:
+                wrong.append(f"there is no run {run_id!r}")
+                request_id = error.request_id
+                continue
+            found.append(run)
+            for name in ("workspace_id", "experiment_id"):
+                wanted, has = getattr(query, name), getattr(run, name)
+                if wanted is not None and wanted != has:
+                    wrong.append(f"the run {run_id!r} has {name}={has!r}, not {wanted!r}")
+        if wrong:
+            ids = ", ".join(run.run_id for run in found) or "none"
+            raise PaiNotFoundError(
+                f"{'; '.join(wrong)}. Found: {ids}.",
+                action="GetRun",
+                status=200,
+                code="RunNotFound",
+                request_id=request_id,
+            )
+        self.done = True
+        query.sort(found)
+        return list(filter(query.check(), found))
 
 
 def page_request(query: RunQuery, order_by: str, page_size: int = PAGE_SIZE, token: str = "") -> Request:
@@ -182,11 +228,13 @@ def update_run(
 def set_run_labels(run_id: str, labels: Labels) -> Flow[None]:
     """Add or change these labels and keep all others, whether PAI merges or replaces (GetRun, UpdateRun).
 
-    Where PAI replaces labels, one that somebody else sets between the two requests may be lost.
+    Where PAI replaces labels, one that somebody else sets between the two requests may be lost. Labels that
+    the run has are sent as they came, whatever this provider would make of them.
     """
     wanted = parse_labels(labels)
     run = yield from get_run(run_id)
-    yield from update_run(run_id, labels={**run.labels, **wanted})
+    fields = {"Labels": pairs({**run.labels, **wanted})}
+    yield from call(write("PUT", "UpdateRun", path("runs", run_id), fields), Acknowledgement)
 
 
 def delete_run_label(run_id: str, key: str) -> Flow[None]:

@@ -9,7 +9,7 @@ Source: the vendor's page for ListRuns; which characters a label may have, from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, TypedDict, cast
 
@@ -36,6 +36,7 @@ __all__ = [
     "format_time",
     "parse_labels",
     "parse_order",
+    "parse_run_ids",
     "parse_time",
 ]
 
@@ -43,12 +44,17 @@ Labels = Mapping[str, str] | str
 Moment = datetime | str
 
 LABEL_BYTES = 128
+NO_LENGTH = (
+    " A data interval has no length in a DAG run that was started by hand or by an asset, and in Airflow 3 "
+    "under a cron schedule (CronTriggerTimetable): use midnight() of airflow_provider_pai.windows."
+)
 ORDER_FIELDS = ("GmtCreateTime", "Name")
 
 
 class RunFilters(TypedDict, total=False):
     """The keywords of :class:`RunQuery`, for signatures that pass them on. One that is there was meant."""
 
+    run_id: str | Sequence[str]
     workspace_id: str | int
     experiment_id: str
     name: str
@@ -124,6 +130,30 @@ def _check_label(key: Any, value: Any) -> None:
         raise PaiUsageError(f"A label with the value {value!r} has no key. Write it as 'key:value'.")
 
 
+def parse_run_ids(run_id: Any) -> tuple[str, ...]:
+    """Return run ids without repeats, from one or several, such as the output of a mapped task.
+
+    :raises PaiUsageError: no id at all, or what is no id.
+    """
+    if isinstance(run_id, (str, Mapping)) or not isinstance(run_id, Iterable):
+        run_id = (run_id,)
+    ids = tuple(dict.fromkeys(map(_run_id, run_id)))
+    if not ids:
+        raise PaiUsageError("run_id is []. Leave it out, or check the task or template it came from.")
+    return ids
+
+
+def _run_id(run_id: Any) -> str:
+    check_given("run_id", run_id)
+    check_no_dict_as_text("run_id", run_id)
+    if isinstance(run_id, Mapping):
+        raise PaiUsageError(
+            f"run_id holds a record with {', '.join(map(str, run_id))}; hand on its id: run['run_id']."
+        )
+    check_text("run_id", run_id)
+    return str(run_id)
+
+
 def parse_time(time: Moment, name: str) -> datetime:
     """Return a time in UTC from an aware datetime or an ISO 8601 text with an offset.
 
@@ -174,16 +204,18 @@ def parse_order(order_by: str) -> str:
 class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which runs to list, in which order.
 
-    A run must meet every condition. ``name`` and the ids are compared exactly; the run must carry each label
-    with its value; ``created_after <= gmt_create_time < created_before``. Without ``workspace_id`` PAI
+    A run must meet every condition. ``run_id`` names the runs themselves, one or several. ``name`` and the
+    other ids are compared exactly; the run must carry each label with its value; ``created_after <=
+    gmt_create_time < created_before``. Without ``workspace_id`` PAI
     answers for the default workspace. ``verbose`` says whether runs come with labels, params and metrics.
 
     Labels and times may have every form of :func:`parse_labels` and :func:`parse_time`. They are kept as a
-    sorted dict and in UTC, so that equal queries are equal objects.
+    sorted dict and in UTC, and run ids as a tuple without repeats, so that equal queries are equal objects.
 
     :raises PaiUsageError: a condition that cannot be asked. The text says what to write instead.
     """
 
+    run_id: tuple[str, ...] | str | None = None
     workspace_id: str | None = None
     experiment_id: str | None = None
     name: str | None = None
@@ -199,6 +231,8 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         set_ = msgspec.structs.force_setattr
         if isinstance(self.workspace_id, int) and not isinstance(self.workspace_id, bool):
             set_(self, "workspace_id", str(self.workspace_id))  # ids are digits: in JSON a number
+        if self.run_id is not None:
+            set_(self, "run_id", parse_run_ids(self.run_id))
         for name in _EXACT:
             check_text(name, getattr(self, name))
         if not isinstance(self.verbose, bool):
@@ -213,6 +247,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if start is not None and end is not None and start >= end:
             raise PaiUsageError(
                 f"created_after={start} is not before created_before={end}: no run could match."
+                f"{NO_LENGTH if start == end else ''}"
             )
         set_(self, "order_by", parse_order(self.order_by))
 
@@ -227,6 +262,11 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             if value is None:
                 check_given(name, value)
         return cls(**filters)
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The ids of the wanted runs; none where any run may match."""
+        return cast("tuple[str, ...]", self.run_id or ())
 
     @property
     def label_items(self) -> list[tuple[str, str]]:
@@ -266,11 +306,13 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def check(self) -> Callable[[Run], bool]:
         """Return :meth:`matches` as a function for many runs, which checks only what is asked for."""
-        labels = self.label_items
+        run_ids, labels = frozenset(self.run_ids), self.label_items
         exact = [(name, wanted) for name in _EXACT if (wanted := getattr(self, name)) is not None]
         start, end = self.window
 
         def matches(run: Run) -> bool:
+            if run_ids and run.run_id not in run_ids:
+                return False
             for key, value in labels:
                 if run.labels.get(key) != value:
                     return False

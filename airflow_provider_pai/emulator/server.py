@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +17,7 @@ from aiohttp import web
 
 from . import control
 from .account import Account
+from .errors import PaiError
 from .faults import Fault, FaultPlan, Quirks
 from .routes import Service
 from .signature import Key, Verifier
@@ -54,6 +57,8 @@ class PaiEmulator(Account):
         self._control = control.Control(self._wire, self._verifier, self._faults, self.clock)
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] = lambda: None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._errors: list[BaseException] = []
         self.accept(access_key_id, access_key_secret)
 
     def __enter__(self) -> PaiEmulator:
@@ -82,12 +87,21 @@ class PaiEmulator(Account):
         return self
 
     def stop(self) -> None:
-        """Stop at once, pending answers included, and close the database. A second call does nothing."""
+        """Stop at once, pending answers included, and close the database. A second call does nothing.
+
+        :raises BaseException: what a callback of `later` or `before_request` has raised. Of several the first
+            is raised, and the others are printed.
+        """
         self._stop()
         if self._thread is not None:
             self._thread.join(timeout=30)
-        self._stop, self._thread = (lambda: None), None
+        self._stop, self._thread, self._loop = (lambda: None), None, None
         self.state.close()
+        errors, self._errors = self._errors, []
+        for error in errors[1:]:
+            traceback.print_exception(error)
+        if errors:
+            raise errors[0]
 
     async def _serve(self, started: Future[int]) -> None:
         stopped = asyncio.Event()
@@ -100,7 +114,7 @@ class PaiEmulator(Account):
             await runner.cleanup()
             started.set_exception(error)
             return
-        self._stop = lambda: loop.call_soon_threadsafe(stopped.set)
+        self._loop, self._stop = loop, lambda: loop.call_soon_threadsafe(stopped.set)
         started.set_result(runner.addresses[0][1])
         await stopped.wait()
         await runner.cleanup()
@@ -169,9 +183,46 @@ class PaiEmulator(Account):
         """Call `callback(action, count)` before each answer. None ends this.
 
         `count` is the number of requests of that action, this one included. The request waits for the
-        callback, which runs in a thread and may use the emulator as a test does.
+        callback, which runs in a thread and may use the emulator as a test does. What it raises is treated as
+        by `later`.
         """
-        self._wire.before_request = callback
+        self._wire.before_request = None if callback is None else partial(self._call, callback)
+
+    def later(self, seconds: float, change: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Call `change(*args, **kwargs)` so many seconds from now, while the emulator runs.
+
+        A wait then ends as it does in production, by what happens meanwhile::
+
+            pai_emulator.later(1, pai_emulator.label_run, run_id, {"is_evaluation": "true"})
+
+        The call runs in a thread. Where it raises, the emulator refuses every request from then on, so that
+        nobody waits for what does not come, and `stop` raises the exception: with the fixture the test fails.
+        A change that is not due yet when the emulator stops does not happen.
+
+        :raises ValueError: a time before now.
+        :raises RuntimeError: the emulator does not run.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"later takes seconds from now, 0 or more, not {seconds!r}")
+        if self._loop is None:
+            raise RuntimeError("later needs a running emulator: use it as a context manager, or call start")
+        asyncio.run_coroutine_threadsafe(
+            self._later(seconds, partial(self._call, change, *args, **kwargs)), self._loop
+        )
+
+    @staticmethod
+    async def _later(seconds: float, call: Callable[[], object]) -> None:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(call)
+
+    def _call(self, callback: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        try:
+            callback(*args, **kwargs)
+        except BaseException as error:  # pytest.fail raises no Exception
+            self._errors.append(error)
+            self._wire.broken = PaiError(
+                400, "CallbackFailed", f"The test's own callback failed: {type(error).__name__}: {error}"
+            )
 
     @property
     def requests(self) -> list[RecordedRequest]:

@@ -66,6 +66,8 @@ class Wire:
         self.busiest: Counter[str] = Counter()
         self._lately: defaultdict[str, deque[float]] = defaultdict(deque)
         self.before_request: Callable[[str, int], object] | None = None
+        self.broken: PaiError | None = None
+        """What every request is refused with, once a test's own callback has failed."""
         self._verifier = verifier
         self._faults = faults
 
@@ -79,7 +81,7 @@ class Wire:
         if self.before_request is not None:
             # In a thread, because it may call this server, as a test does.
             await asyncio.to_thread(self.before_request, action, self.counts[action])
-        changes, fault = self._faults.due(action)
+        changes, fault = self._faults.due(action) if self.broken is None else ([], None)
         for change in changes:
             self._change(change)
         request_id = str(uuid.uuid4()).upper()
@@ -137,6 +139,8 @@ class Wire:
         if fault and fault.kind in INSTEAD:
             return _instead(fault, quirks, request_id, host)
         try:
+            if self.broken is not None:
+                raise self.broken
             if call is None:
                 path = arrived.raw_path.partition("?")[0]
                 raise PaiError(404, "InvalidAction.NotFound", f"No operation is {arrived.method} {path}.")

@@ -10,7 +10,8 @@ A rule is a text::
     comparison = ">=" | ">" | "<=" | "<" | "=="
 
 such as ``">= 0.90"``, ``">= baseline + 0.01"`` or ``"max >= 0.9"``. Numbers are compared exactly, as
-decimals: 0.94 is ``>= 0.93 + 0.01``, although it is not in binary fractions.
+decimals: 0.94 is ``>= 0.93 + 0.01``, although it is not in binary fractions, and also where PAI keeps only
+32 bits of each.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, NoReturn
@@ -150,7 +152,26 @@ def format_numbers(*numbers: float | str | None) -> list[str]:
 
 
 def _exact(value: float) -> Fraction:
-    return Fraction(repr(float(value)))  # the shortest decimal, which PAI shows and people compare
+    """Return the shortest decimal that a number stands for, which people logged and compare.
+
+    PAI may keep 32 bits of it: 0.9300000071525574 is what they leave of 0.93.
+    """
+    return Fraction(_of_32_bits(value) or repr(float(value)))
+
+
+def _of_32_bits(value: float) -> str | None:
+    """Return the shortest decimal for a number of 32 bits, or ``None`` if it has more."""
+    try:
+        if _rounded(value) != value:
+            return None
+    except OverflowError:
+        return None
+    return next(text for digits in range(1, 18) if _rounded(float(text := f"{value:.{digits}g}")) == value)
+
+
+def _rounded(value: float) -> float:
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded
 
 
 def parse_rules(metrics: MetricRules) -> list[MetricRule]:

@@ -23,6 +23,7 @@
 The concepts:
 
 - **condition** (``condition.py``): what ends a wait; the same object decides in a worker.
+- **handover** (``handover.py``): what the sensor tells its trigger, and whether the task may end there.
 - **question** and **subscription** (``questions.py``): a query, asked once for all who ask it, and the queue
   of one who does.
 - **poller** (``poller.py``): the task that polls; **interval**: the shortest that a subscriber wants.

@@ -15,7 +15,7 @@ from airflow_provider_pai.api.parameters import whole_number
 from airflow_provider_pai.api.query import RunQuery
 from airflow_provider_pai.gating.rules import MetricRule, MetricRules, parse_rules, wait_rules
 
-__all__ = ["RunCondition", "interval_seconds"]
+__all__ = ["RunCondition", "check_narrow", "interval_seconds"]
 
 
 class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +40,10 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
             raise PaiUsageError(
                 f"max_runs={self.max_runs} is less than min_runs={self.min_runs}; raise it, or leave it out."
             )
+        if self.min_runs > len(self.query.run_ids) > 0:
+            raise PaiUsageError(
+                f"min_runs={self.min_runs} is more than the {_count(len(self.query.run_ids))} in run_id."
+            )
         if self.metrics is not None:
             wait_rules(self.metrics)
             if not self.query.needs_details:
@@ -57,8 +61,10 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
                 bounds[name] = _number(name, value)
             elif not isinstance(value, Mapping):
                 parse_rules(value)  # says what is wrong with it
-        bounds.setdefault("max_runs", max(100, bounds.get("min_runs", 1)))
-        return cls(query=RunQuery.of(**given), **bounds)
+        query = RunQuery.of(**given)
+        bounds.setdefault("min_runs", len(query.run_ids) or 1)
+        bounds.setdefault("max_runs", max(100, bounds["min_runs"]))
+        return cls(query=query, **bounds)
 
     @property
     def enough(self) -> int | None:
@@ -67,7 +73,9 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
 
     def describe(self) -> str:
         """Return what is awaited, for people: ``2 runs with is_evaluation:true and accuracy >= 0.9``."""
-        parts = [_labels(self.query)] if self.query.labels else []
+        ids = self.query.run_ids
+        parts = [f"run_id={', '.join(ids[:3])}{', …' if len(ids) > 3 else ''}"] if ids else []
+        parts += [_labels(self.query)] if self.query.labels else []
         for name in ("experiment_id", "name", "source_type", "source_id"):
             if (value := getattr(self.query, name)) is not None:
                 parts.append(f"{name}={value}")
@@ -80,8 +88,12 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
 
     def progress(self, runs: Sequence[Run]) -> str:
         """Return how far the wait has come: ``2 runs carry is_evaluation:true; waiting for 3``."""
-        one = len(runs) == 1
-        said = f"{_count(len(runs))} {'carries' if one else 'carry'} {_labels(self.query)}"
+        one, named = len(runs) == 1, len(self.query.run_ids)
+        said = f"{len(runs)} of {_count(named)}" if named > 1 else _count(len(runs))
+        if self.query.labels or not named:
+            said += f" {'carries' if one else 'carry'} {_labels(self.query)}"
+        else:
+            said += f" {'is' if one else 'are'} there"
         if self.query.parameters().keys() - {"Labels", "OrderBy", "Verbose", "WorkspaceId"} or any(
             self.query.window
         ):
@@ -89,6 +101,10 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
         if self.metrics is not None:
             enough = len(self.matching(runs))
             said += f"; {enough} {'meets' if enough == 1 else 'meet'} {_rules(self.metrics)}"
+            has = {metric.key for run in runs for metric in run.metrics}
+            for missing in dict.fromkeys(rule.metric for rule in wait_rules(self.metrics)):
+                if runs and missing not in has:
+                    said += f"; none has {missing!r}, they have {', '.join(sorted(has)) or 'no metrics'}"
         return f"{said}; waiting for {self.min_runs}"
 
     def matching(self, runs: Iterable[Run]) -> list[Run]:
@@ -108,6 +124,12 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
             return None
         records = [run.to_dict() for run in awaited[: self.max_runs]]
         return small_enough(records, _count(len(records)), "Lower max_runs, or narrow the filters.")
+
+
+def check_narrow(labels: Any, run_id: Any) -> None:
+    """Refuse a wait that any run would end."""
+    if labels is None and run_id is None:
+        raise PaiUsageError("give labels, or run_id: without both any run would end the wait.")
 
 
 def interval_seconds(poke_interval: Any) -> float:

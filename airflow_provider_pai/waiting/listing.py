@@ -17,7 +17,16 @@ from airflow_provider_pai.api import Run, RunQuery
 from airflow_provider_pai.api.models import RunPage
 from airflow_provider_pai.api.paging import PAGE_SIZE
 
-__all__ = ["EARLIEST", "LATEST", "MOST_PAGES", "NEWEST_FIRST", "Listing", "index_key", "index_keys"]
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "MOST_PAGES",
+    "NEWEST_FIRST",
+    "Key",
+    "Listing",
+    "keys_of_query",
+    "keys_of_run",
+]
 
 NEWEST_FIRST = "GmtCreateTime DESC"
 MOST_PAGES = 50
@@ -28,16 +37,23 @@ _AFTER_EARLIEST = EARLIEST + timedelta(seconds=1)  # a run without a creation ti
 _INDEXED = ("name", "source_id", "experiment_id")
 
 
-def index_key(query: RunQuery) -> tuple[str, str] | None:
-    """Return the most selective filter of a query for which runs are indexed, or ``None``."""
+Key = tuple[str, str] | None
+"""A filter for which runs are indexed, and its value; ``None`` for all runs."""
+
+
+def keys_of_query(query: RunQuery) -> list[Key]:
+    """Return where in an index to look for runs that match a query: its most selective filter."""
+    if query.run_ids:
+        return [("run_id", run_id) for run_id in query.run_ids]
     for name in _INDEXED:
         if (value := getattr(query, name)) is not None:
-            return name, value
-    return None
+            return [(name, value)]
+    return [None]
 
 
-def index_keys(run: Run) -> Iterator[tuple[str, str] | None]:
-    """Yield every :func:`index_key` that a query which this run matches can have."""
+def keys_of_run(run: Run) -> Iterator[Key]:
+    """Yield every key under which a query that this run matches may look."""
+    yield "run_id", run.run_id
     for name in _INDEXED:
         if (value := getattr(run, name)) is not None:
             yield name, value
@@ -56,7 +72,7 @@ class Listing:
         self.in_order = True
         """False once the service listed in another order than it was asked for."""
         self._order: list[tuple[datetime, str]] = []
-        self._index: dict[tuple[str, str] | None, dict[str, Run]] = {}
+        self._index: dict[Key, dict[str, Run]] = {}
         self._read_at: dict[str, int] = {}
 
     def take_newest(self, page: RunPage, poll: int) -> list[Run]:
@@ -168,7 +184,8 @@ class Listing:
 
     def matching(self, query: RunQuery) -> list[Run]:
         """Return the runs in here that match a query, in its order."""
-        found = list(filter(query.check(), self._index.get(index_key(query), {}).values()))
+        indexed = (run for key in keys_of_query(query) for run in self._index.get(key, {}).values())
+        found = list(filter(query.check(), indexed))
         query.sort(found)
         return found
 
@@ -195,20 +212,20 @@ class Listing:
             return _pages(len(self._order) - bisect.bisect_left(self._order, (start, "")) + 1)
         if start != EARLIEST:
             return _pages(len(self._order)) + 1  # the next may show it
-        if enough is not None and query.order_by == NEWEST_FIRST and index_key(query) is None:
+        if enough is not None and query.order_by == NEWEST_FIRST and keys_of_query(query) == [None]:
             return _pages(enough) + 1
         return float("inf") if self.total is None else _pages(self.total)
 
     def _put(self, run: Run, poll: int) -> None:
         known = self.runs.get(run.run_id)
-        if known is not None and (_created(known), *index_keys(known)) != (_created(run), *index_keys(run)):
+        if known is not None and (_created(known), *keys_of_run(known)) != (_created(run), *keys_of_run(run)):
             self._drop([run.run_id])
             known = None
         if known is None:
             bisect.insort(self._order, (_created(run), run.run_id))
         self.runs[run.run_id] = run
         self._read_at[run.run_id] = poll
-        for key in index_keys(run):
+        for key in keys_of_run(run):
             self._index.setdefault(key, {})[run.run_id] = run
 
     def _drop(self, run_ids: list[str]) -> None:
@@ -216,7 +233,7 @@ class Listing:
             run = self.runs.pop(run_id)
             del self._read_at[run_id]
             del self._order[bisect.bisect_left(self._order, (_created(run), run_id))]
-            for key in index_keys(run):
+            for key in keys_of_run(run):
                 of_key = self._index[key]
                 del of_key[run_id]
                 if not of_key:

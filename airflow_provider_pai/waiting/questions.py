@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 import msgspec
 
 from airflow_provider_pai.api import PaiError, Run, RunQuery
-from airflow_provider_pai.waiting.listing import index_key, index_keys
+from airflow_provider_pai.waiting.listing import Key, keys_of_query, keys_of_run
 
 __all__ = ["Question", "Questions", "Subscription", "UnforeseenError", "Update"]
 
@@ -133,7 +133,7 @@ class Questions:
     def __init__(self) -> None:
         self.interval = float("inf")
         self._by_key: dict[bytes, Question] = {}
-        self._by_filter: dict[tuple[str, str] | None, dict[bytes, Question]] = {}
+        self._by_filter: dict[Key, dict[bytes, Question]] = {}
 
     def __iter__(self) -> Iterator[Question]:
         return iter(list(self._by_key.values()))
@@ -145,7 +145,8 @@ class Questions:
         """Let somebody ask a question, and return the one that all share who ask it."""
         key = question.key
         question = self._by_key.setdefault(key, question)
-        self._by_filter.setdefault(index_key(question.query), {})[key] = question
+        for filter_ in keys_of_query(question.query):
+            self._by_filter.setdefault(filter_, {})[key] = question
         question.add(subscription)
         self.interval = min(self.interval, subscription.interval)
         return question
@@ -156,10 +157,11 @@ class Questions:
         if not question.subscriptions:
             question.stop_asking()
             del self._by_key[question.key]
-            of_filter = self._by_filter[index_key(question.query)]
-            del of_filter[question.key]
-            if not of_filter:
-                del self._by_filter[index_key(question.query)]
+            for filter_ in keys_of_query(question.query):
+                of_filter = self._by_filter[filter_]
+                del of_filter[question.key]
+                if not of_filter:
+                    del self._by_filter[filter_]
         if subscription.interval <= self.interval:
             left = (each.interval for question in self for each in question.subscriptions)
             self.interval = min(left, default=float("inf"))
@@ -168,7 +170,7 @@ class Questions:
         """Tell those whom new or changed runs concern."""
         concerned: dict[bytes, list[Run]] = {}
         for run in news:
-            for filter_ in index_keys(run):
+            for filter_ in keys_of_run(run):
                 for key, question in self._by_filter.get(filter_, {}).items():
                     if question.query.matches(run):
                         concerned.setdefault(key, []).append(run)

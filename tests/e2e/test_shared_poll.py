@@ -34,6 +34,8 @@ VERSIONS = ("2.10.4", "3.2.2")
 DAG = "waits"
 RESUMED, ENDED = "resumed", "ended"  # in a worker, and in the triggerer
 SINGLE = ("single_0", "single_1")  # not mapped, since Airflow 2 shows no mapped task's links
+OVER, OUTLET, UNPUSHED = "mapped_over", "with_outlet", "not_pushed"
+SPECIAL = (OVER, OUTLET, UNPUSHED)  # asked to end in the triggerer, which only the last one can
 MAPPED = 30  # of each
 LABEL = "late:true"
 INTERVAL = 3
@@ -55,9 +57,11 @@ DAGS = """
 from datetime import datetime, timezone
 
 try:
-    from airflow.sdk import DAG
+    from airflow.sdk import DAG, Asset, task
 except ImportError:
     from airflow import DAG
+    from airflow.datasets import Dataset as Asset
+    from airflow.decorators import task
 
 from airflow_provider_pai.sensors import PaiRunSensor
 
@@ -66,18 +70,28 @@ RESUMED = dict(
 )
 ENDED = dict(RESUMED, end_from_trigger=True)
 
+
+@task
+def each(run):
+    return run["run_id"]
+
+
 with DAG("{dag}", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), max_active_tasks=64):
     PaiRunSensor.partial(task_id="{resumed}", **RESUMED).expand(experiment_id={experiments[resumed]})
     PaiRunSensor.partial(task_id="{ended}", **ENDED).expand(experiment_id={experiments[ended]})
     for task_id, experiment_id in zip({single}, {experiments[single]}):
         PaiRunSensor(task_id=task_id, experiment_id=experiment_id, **ENDED)
+    over, outlet, unpushed = {experiments[special]}
+    each.expand(run=PaiRunSensor(task_id="{special[0]}", experiment_id=over, **ENDED).output)
+    PaiRunSensor(task_id="{special[1]}", experiment_id=outlet, outlets=[Asset("found")], **ENDED)
+    PaiRunSensor(task_id="{special[2]}", experiment_id=unpushed, do_xcom_push=False, **ENDED)
 """
 
 Wait = tuple[str, int]
 """A task and its map index."""
 WAITING: list[Wait] = [
     *((task_id, index) for task_id in (RESUMED, ENDED) for index in range(MAPPED)),
-    *((task_id, -1) for task_id in SINGLE),
+    *((task_id, -1) for task_id in (*SINGLE, *SPECIAL)),
 ]
 
 
@@ -101,7 +115,9 @@ class Story:
     seconds_after: float = 0.0
     states: dict[Wait, str | None] = field(default_factory=dict)
     pushed: dict[Wait, dict[str, Any]] = field(default_factory=dict)
-    """Each wait's XComs."""
+    """Each task's XComs."""
+    asset_events: list[str] = field(default_factory=list)
+    """The task of each."""
     links: dict[str, dict[str, str | None]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     """How long each part took."""
@@ -138,8 +154,9 @@ def arrange(story: Story, pai: LocalPai) -> None:
         story.experiments[wait] = pai.experiment(f"{wait[0]}{wait[1]}")
         story.runs[wait] = pai.run(story.experiments[wait], "old")
     ids = [*story.experiments.values()]
-    experiments = {"resumed": ids[:MAPPED], "ended": ids[MAPPED : 2 * MAPPED], "single": ids[2 * MAPPED :]}
-    tasks = {"dag": DAG, "resumed": RESUMED, "ended": ENDED, "single": SINGLE}
+    experiments = {"resumed": ids[:MAPPED], "ended": ids[MAPPED : 2 * MAPPED]}
+    experiments |= {"single": ids[2 * MAPPED : -len(SPECIAL)], "special": ids[-len(SPECIAL) :]}
+    tasks = {"dag": DAG, "resumed": RESUMED, "ended": ENDED, "single": SINGLE, "special": SPECIAL}
     dags = DAGS.format(experiments=experiments, label=LABEL, interval=INTERVAL, **tasks)
     (story.home / "dags" / "waits.py").write_text(dags)
 
@@ -151,6 +168,16 @@ def pushed(home: Path) -> dict[Wait, dict[str, Any]]:
         for task_id, index, key, value in database.execute("SELECT task_id, map_index, key, value FROM xcom"):
             found.setdefault((task_id, index), {})[key] = json.loads(value)
     return found
+
+
+def asset_events(home: Path) -> list[str]:
+    """Return which tasks made asset events; Airflow 2 calls them datasets'."""
+    with closing(sqlite3.connect(home / "airflow.db")) as database:
+        tables = database.execute(
+            "SELECT name FROM sqlite_master WHERE name IN ('asset_event', 'dataset_event')"
+        )
+        ((table,),) = tables.fetchall()
+        return [task_id for (task_id,) in database.execute(f"SELECT source_task_id FROM {table}")]
 
 
 def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
@@ -206,7 +233,7 @@ def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
 
     story.states = airflow.instances(DAG, run_id)
     story.links = {task_id: airflow.links(DAG, run_id, task_id) for task_id in SINGLE}
-    story.pushed = pushed(story.home)
+    story.pushed, story.asset_events = pushed(story.home), asset_events(story.home)
 
 
 def kill_sessions(mark: str) -> None:
@@ -259,9 +286,13 @@ def test_the_triggerer_was_killed_in_the_middle(story: Story) -> None:
 
 
 def test_every_wait_ends_with_its_own_run_and_no_other(story: Story) -> None:
-    assert story.states == dict.fromkeys(WAITING, "success")
-    found = {wait: [run["run_id"] for run in xcoms["return_value"]] for wait, xcoms in story.pushed.items()}
-    assert found == {wait: [run] for wait, run in story.runs.items()}
+    assert story.states == dict.fromkeys([*WAITING, ("each", 0)], "success")
+    found = {
+        wait: [run["run_id"] for run in story.pushed[wait]["return_value"]]
+        for wait in WAITING
+        if wait[0] != UNPUSHED
+    }
+    assert found == {wait: [run] for wait, run in story.runs.items() if wait[0] != UNPUSHED}
 
 
 def test_another_triggerer_takes_over_without_asking_for_each_wait(story: Story) -> None:
@@ -273,14 +304,25 @@ def test_a_trigger_that_ends_its_task_pushes_what_a_worker_would(story: Story) -
     by_worker = story.pushed[RESUMED, 0]["return_value"][0].keys()
     for wait, run in story.runs.items():
         begun = story.log(wait, "attempt=1.log").count("::group::Pre ")
-        if wait[0] == RESUMED:
+        xcoms = story.pushed[wait]
+        if wait[0] in (RESUMED, OVER, OUTLET):
             assert begun == 2
             continue
         assert begun == 1  # so what is there was pushed in the triggerer
-        xcoms = story.pushed[wait]
+        if wait[0] == UNPUSHED:
+            assert xcoms.keys() == {story.link_key}
+            continue
         assert xcoms.keys() == {"return_value", story.link_key}
         assert [found.keys() for found in xcoms["return_value"]] == [by_worker]
         assert xcoms[story.link_key] == CONSOLE.format(run_id=run)
+
+
+def test_a_task_is_mapped_over_what_a_wait_found(story: Story) -> None:
+    assert story.pushed["each", 0]["return_value"] == story.runs[OVER, -1]
+
+
+def test_a_wait_with_an_outlet_makes_its_asset_event(story: Story) -> None:
+    assert story.asset_events == [OUTLET]
 
 
 def test_the_button_of_a_task_that_its_trigger_ended_leads_to_pai(story: Story) -> None:
