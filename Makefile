@@ -16,6 +16,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/$(STAMP)
 CHECKS := .venvs/$(NEWEST)
 CELERY := .venvs/distributed
+LOWEST := .venvs/lowest
 
 # What the shell has set for another project or another Airflow stays out. Without bytecode to keep, each of
 # Airflow's many processes compiles all of it again, which doubles what it takes to start.
@@ -43,7 +44,7 @@ ui: $(CHECKS)/$(STAMP)  ## the examples in the web interface of the newest Airfl
 test: $(READY) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and types (with the newest Airflow), and all tests that start no Airflow
 	$(PY) -m pytest -q -n 2 --dist worksteal
 
-test-all: $(KNOWN:%=.venvs/%/$(STAMP))  ## the same tests on every supported Airflow, and one table
+test-all: $(KNOWN:%=.venvs/%/$(STAMP)) $(LOWEST)/$(STAMP)  ## the same tests on every supported Airflow, and one table
 	@$(CHECKS)/bin/python -m tests.matrix $(KNOWN)
 
 E2E := $(NEWEST) 3.2.2 2.10.4
@@ -108,6 +109,14 @@ $(CELERY)/$(STAMP): $(CHECKS)/$(STAMP) constraints/distributed.txt
 	@$(CHECKS)/bin/uv venv --quiet --python $(CHECKS)/bin/python $(CELERY)
 	@$(CHECKS)/bin/uv pip install --quiet --python $(CELERY)/bin/python \
 	    -r constraints/airflow-$(NEWEST).txt -r constraints/distributed.txt -e .
+	@touch $@
+
+# The Airflow is the oldest, which runs on fewer Pythons: PYTHON is checked where that one's environment is made.
+$(LOWEST)/$(STAMP): constraints/lowest.txt pyproject.toml | .venvs/2.10.4/$(STAMP)
+	@echo "==> installing the lowest versions of all that is declared into $(LOWEST)"
+	@rm -rf $(LOWEST)
+	@.venvs/2.10.4/bin/uv venv --quiet --python .venvs/2.10.4/bin/python $(LOWEST)
+	@.venvs/2.10.4/bin/uv pip install --quiet --python $(LOWEST)/bin/python -r constraints/lowest.txt -e .
 	@touch $@
 
 # One environment for each Airflow, made again when what it is made from changes. (3.0 does not make its own home.)

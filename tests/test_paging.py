@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_pai.api import (
     PaiPagingError,
+    PaiResponseError,
     PaiUsageError,
     Request,
     Response,
@@ -397,6 +398,15 @@ def test_every_sign_of_the_end_ends(play, end):
     sent: list[Request] = []
     play(list_runs(RunQuery()), tokens(iter([1, end])), sent)
     assert [request.query.get("PageToken") for request in sent] == [None, "1"]
+
+
+def test_a_token_that_is_not_text_is_an_error_that_stays(play):
+    half = Response(status=200, headers={}, body=b'{"Runs": [], "NextPageToken": "\\ud800"}')
+    sent: list[Request] = []
+    with pytest.raises(PaiResponseError, match=r"page token '\\ud800' is not valid text") as caught:
+        play(list_runs(RunQuery()), lambda _: half, sent)
+    assert not caught.value.retryable
+    assert len(sent) == 1
 
 
 def test_a_token_is_echoed_to_the_letter(play):

@@ -20,8 +20,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from airflow_provider_pai.api.errors import PaiPagingError
-from airflow_provider_pai.api.flow import Flow, Request, exchange
+from airflow_provider_pai.api.errors import PaiPagingError, PaiResponseError
+from airflow_provider_pai.api.flow import Flow, Request, Response, exchange
 from airflow_provider_pai.api.models import Page
 
 __all__ = ["MAX_PAGES", "MAX_PASSES", "PAGE_SIZE", "Paginator"]
@@ -144,7 +144,7 @@ class Paginator(Generic[Item]):
         page, response = yield from exchange(request, self._page)
         self._tally.open_page(page.total_count, response.date)
         new = [item for item in page.items if self._take(item)]
-        self._advance(page)
+        self._advance(page, response)
         return new
 
     def rest(self) -> Flow[list[Item]]:
@@ -171,7 +171,7 @@ class Paginator(Generic[Item]):
         self._found += wanted
         return wanted and seen_in is None
 
-    def _advance(self, page: Page) -> None:
+    def _advance(self, page: Page, response: Response) -> None:
         token = page.next_token
         enough = self._most is not None and self._found >= self._most
         if enough or (self._in_order and page.items and self._beyond(page.items[-1])):
@@ -185,6 +185,12 @@ class Paginator(Generic[Item]):
                 f"{self._request.action} answered with the page token {token!r} a second time, so the "
                 f"listing would never end (request id {page.request_id or 'not given'}). List again later, "
                 "or ask for larger pages."
+            )
+        elif not _is_text(token):
+            raise PaiResponseError(
+                f"{self._request.action}: the page token {token!r} is not valid text and cannot be sent back",
+                status=response.status,
+                request_id=response.request_id,
             )
         else:
             self._tokens.add(token)
@@ -204,3 +210,11 @@ class Paginator(Generic[Item]):
             )
         else:
             self.done = True
+
+
+def _is_text(token: str) -> bool:
+    try:
+        token.encode()
+    except UnicodeEncodeError:  # one half of a surrogate pair, which JSON can spell
+        return False
+    return True
