@@ -255,8 +255,14 @@ def set_run_labels(run_id: str, labels: Labels) -> Flow[None]:
 
 def delete_run_label(run_id: str, key: str) -> Flow[None]:
     """Remove one label from a run (DeleteRunLabel)."""
+    yield from remove_label(run_id, key)
+
+
+def remove_label(run_id: str, key: str) -> Flow[bool]:
+    """Remove one label from a run, and return whether PAI said so: an empty 200 may be a proxy's."""
     target = f"{path('runs', run_id)}/labels/{segment(key)}"
-    yield from call(write("DELETE", "DeleteRunLabel", target), Acknowledgement)
+    _, response = yield from exchange(write("DELETE", "DeleteRunLabel", target), Acknowledgement)
+    return response.status == 204 or response.body.strip() != b""
 
 
 def delete_run(run_id: str) -> Flow[None]:

@@ -13,10 +13,16 @@ from __future__ import annotations
 
 import msgspec
 
-from airflow_provider_pai.api.errors import PaiLabelNotSeenError, PaiNotFoundError, PaiUsageError
+from airflow_provider_pai.api.errors import (
+    PaiError,
+    PaiLabelNotSeenError,
+    PaiNotFoundError,
+    PaiNotJsonError,
+    PaiUsageError,
+)
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Run
-from airflow_provider_pai.api.operations import delete_run_label, get_run, list_runs, set_run_labels
+from airflow_provider_pai.api.operations import get_run, list_runs, remove_label, set_run_labels
 from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
 
 __all__ = ["Promotion", "promote_run"]
@@ -83,13 +89,21 @@ def _carries(run: Run, labels: dict[str, str]) -> bool:
 
 
 def _demote(run_id: str, key: str, value: str) -> Flow[None]:
+    refused: PaiError
     try:
-        yield from delete_run_label(run_id, key)
-    except PaiNotFoundError:
-        # The label, or the run, is gone already; or a gateway on the way does not know such an address.
-        try:
-            run = yield from get_run(run_id)
-        except PaiNotFoundError:
+        if (yield from remove_label(run_id, key)):
             return
-        if _carries(run, {key: value}):
-            raise
+        refused = PaiNotJsonError(
+            f"DeleteRunLabel: the answer is empty, and the run {run_id} still carries {key}:{value}. Usually "
+            "a proxy or gateway answered instead of PAI",
+            status=200,
+        )
+    except PaiNotFoundError as error:
+        # The label, or the run, is gone already; or a gateway on the way does not know such an address.
+        refused = error
+    try:
+        run = yield from get_run(run_id)
+    except PaiNotFoundError:
+        return
+    if _carries(run, {key: value}):
+        raise refused
