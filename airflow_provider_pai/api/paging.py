@@ -114,6 +114,7 @@ class Paginator(Generic[Item]):
         self._beyond = beyond
         self._most = most
         self._pages = 0
+        self._returned = 0
         self._seen: dict[object, int] = {}  # the last pass that saw an item
         self._begin()
 
@@ -144,6 +145,9 @@ class Paginator(Generic[Item]):
         page, response = yield from exchange(request, self._page)
         self._tally.open_page(page.total_count, response.date)
         new = [item for item in page.items if self._take(item)]
+        if self._most is not None:
+            new = new[: self._most - self._returned]
+        self._returned += len(new)
         self._advance(page, response)
         return new
 
