@@ -180,6 +180,7 @@ def test_mistakes_in_a_connection_are_refused_before_a_request(
         assert word in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:Encountered")  # Airflow's own, before 3.1
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
