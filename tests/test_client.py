@@ -1088,3 +1088,36 @@ def test_an_error_inside_a_flow_leaves_the_client_usable(caller, pai_emulator):
         return (yield from list_runs(RunQuery()))
 
     assert caller.run(pai_emulator.url, both()) == []
+
+
+# --- what cannot be held wrongly
+
+
+def test_a_flow_that_has_run_is_refused(pai_emulator, caller):
+    listing = list_runs(RunQuery())
+    with pytest.raises(PaiUsageError, match="has run already"):
+        caller.run(pai_emulator.url, listing, listing)
+
+
+@pytest.mark.parametrize("most", [1, 5, 100, 101])
+def test_no_more_runs_are_yielded_than_were_asked_for(pai_emulator, caller, most):
+    pai_emulator.add_runs(230, labels={"a": "b"})
+    listing = walk_runs(RunQuery(labels="a:b"), page_size=100, max_runs=most)
+    assert len(caller.pages(pai_emulator.url, listing)) == most
+
+
+def test_a_plain_credential_is_a_source(pai_emulator, caller):
+    assert caller.run(pai_emulator.url, list_runs(RunQuery()), key=Credential(**KEY)) == []
+
+
+def test_an_async_client_that_is_not_open_says_so(pai_emulator):
+    async def drive() -> None:
+        client = AsyncPaiClient(pai_emulator.url, Credential(**KEY))
+        with pytest.raises(PaiUsageError, match="not open: async with"):
+            await client.run(list_runs(RunQuery()))
+        async with client:
+            assert await client.run(list_runs(RunQuery())) == []
+        with pytest.raises(PaiUsageError, match="not open: async with"):
+            await client.run(list_runs(RunQuery()))
+
+    asyncio.run(drive())

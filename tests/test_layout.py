@@ -23,7 +23,8 @@ EMULATOR = "airflow_provider_pai.emulator"
 FLOORS = [
     ["api.errors", "api.signing"],
     ["api.arguments", "api.credentials", "api.models", "api.refusal"],
-    ["api.query", "api.flow", "api.network", "api.renewal", "api.tls", "api.wire"],
+    ["api.query", "api.reading", "api.network", "api.renewal", "api.tls", "api.wire"],
+    ["api.flow"],
     ["api.sources", "api.over_requests", "api.over_aiohttp"],
     ["api.parameters", "api.paging"],
     ["api.operations", "api.experiments"],

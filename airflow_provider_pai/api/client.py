@@ -17,15 +17,22 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_pai.api.credentials import AnyCredential, CredentialSource, RenewableSource
-from airflow_provider_pai.api.errors import PaiConfigurationError, PaiError, PaiTransportError, PaiUsageError
-from airflow_provider_pai.api.flow import API_VERSION, Failure, Flow, Outcome, Request, Response
-from airflow_provider_pai.api.network import is_host, proxy_for
+from airflow_provider_pai.api.errors import PaiError, PaiTransportError, PaiUsageError
+from airflow_provider_pai.api.flow import (
+    API_VERSION,
+    Failure,
+    Flow,
+    Outcome,
+    Request,
+    Response,
+    check_fresh,
+)
+from airflow_provider_pai.api.network import address_of, proxy_for
 from airflow_provider_pai.api.over_requests import Connections
 from airflow_provider_pai.api.paging import Paginator
 from airflow_provider_pai.api.signing import canonical_query
@@ -53,7 +60,7 @@ class Transport:
     """What both transports share: where to send, and how to sign one attempt."""
 
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
-        self.endpoint, self._host = _address(endpoint)
+        self.endpoint, self._host = address_of(endpoint)
         self._credentials = credentials
         self._renewing = credentials if isinstance(credentials, RenewableSource) else None
         self._clock_offset = 0.0
@@ -163,6 +170,7 @@ class PaiClient(Transport):
 
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
+        check_fresh(flow)
         outcome: Outcome | None = None
         while True:
             try:
@@ -239,6 +247,7 @@ class AsyncPaiClient(Transport):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._process = 0
         await self._session.close()
 
     async def run(self, flow: Flow[T]) -> T:
@@ -246,6 +255,9 @@ class AsyncPaiClient(Transport):
 
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
+        if not self._process:
+            raise PaiUsageError("This client is not open: async with AsyncPaiClient(…) as client: …")
+        check_fresh(flow)
         outcome: Outcome | None = None
         while True:
             try:
@@ -313,22 +325,6 @@ class AsyncPaiClient(Transport):
                 return self._response(response.status, response.headers, body, credential, attempt)
         except (PaiError, aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             return self._failure(error, attempt)
-
-
-def _address(endpoint: str) -> tuple[str, str]:
-    """Return an endpoint as scheme and host, and the host alone, each with its port where it has one."""
-    try:
-        parts = urlsplit(endpoint or "")
-        good = is_host(parts.netloc) and parts.port != 0 and parts.scheme in ("http", "https")
-    except ValueError:
-        good = None
-    if not good or parts.path.strip("/") or parts.query or parts.fragment:
-        redacted = re.sub("//.*@", "//***@", str(endpoint))
-        raise PaiConfigurationError(
-            f"The endpoint {redacted!r} is not an address of PAI; write one such as "
-            "'https://aiworkspace.cn-hangzhou.aliyuncs.com'."
-        )
-    return f"{parts.scheme}://{parts.netloc}", parts.netloc
 
 
 def _root(error: BaseException) -> str:

@@ -11,7 +11,7 @@ docs/fidelity.md lists the time limits, and which requests are sent again.
 from __future__ import annotations
 
 import functools
-import json
+import inspect
 import random
 import re
 from collections.abc import Generator, Mapping
@@ -30,12 +30,25 @@ from airflow_provider_pai.api.errors import (
     PaiThrottledError,
     PaiTransportError,
     PaiUnavailableError,
+    PaiUsageError,
     printable,
 )
 from airflow_provider_pai.api.models import MaybeRun, Page
+from airflow_provider_pai.api.reading import read
 from airflow_provider_pai.api.refusal import decoded, error_fields, error_kind, parsed_date, retry_after
 
-__all__ = ["Acknowledgement", "Failure", "Flow", "Outcome", "Request", "Response", "call", "exchange"]
+__all__ = [
+    "Acknowledgement",
+    "Failure",
+    "Flow",
+    "Outcome",
+    "Request",
+    "Response",
+    "begun",
+    "call",
+    "check_fresh",
+    "exchange",
+]
 
 API_VERSION = "2021-02-04"
 NONCE_USED = "SignatureNonceUsed"
@@ -108,6 +121,34 @@ class Acknowledgement(msgspec.Struct, frozen=True):
     """The answer of an operation that returns nothing: a JSON object, or no body where that is usual."""
 
     items = ()
+
+
+def begun(flow: Flow[T]) -> Flow[T]:
+    """Return a flow that stands at its first request, so that wrong arguments are refused now.
+
+    :raises PaiUsageError: as the flow would when it is run.
+    """
+    first = next(flow)
+
+    def rest() -> Flow[T]:
+        outcome = yield first
+        while True:
+            try:
+                request = flow.send(outcome)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            outcome = yield request
+
+    return rest()
+
+
+def check_fresh(flow: Flow[Any]) -> None:
+    """Refuse a flow that has run: it would end at once, as if PAI had answered nothing.
+
+    :raises PaiUsageError: it has.
+    """
+    if inspect.getgeneratorstate(flow) != inspect.GEN_CREATED:
+        raise PaiUsageError("This flow has run already; make a new one for each run.")
 
 
 def call(request: Request, answer: type[T]) -> Flow[T]:
@@ -211,11 +252,8 @@ def _decode(request: Request, response: Response, answer: type[T]) -> T:
     try:
         try:
             return cast("T", _decoder(cast("Any", answer)).decode(response.body))
-        except msgspec.ValidationError:
-            raise
         except (msgspec.DecodeError, UnicodeDecodeError):
-            # A metric can be NaN, which some servers write as a bare word although JSON does not know it.
-            return msgspec.convert(json.loads(response.body), answer)
+            return read(response.body, answer, request.action)
     except msgspec.ValidationError as error:
         raise PaiResponseError(
             f"{request.action}: the answer is not what the API page promises: {error}",

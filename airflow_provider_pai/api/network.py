@@ -1,4 +1,4 @@
-"""What this machine's environment says about the way to PAI: the proxy, read once for both transports."""
+"""The way to PAI: its address, and the proxy that this machine's environment names, for both transports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from airflow_provider_pai.api.errors import PaiConfigurationError
 
-__all__ = ["Proxy", "is_host", "proxy_for"]
+__all__ = ["Proxy", "address_of", "proxy_for"]
 
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 # TLS inside TLS needs Python 3.11 in async code.
@@ -82,3 +82,19 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def address_of(endpoint: str) -> tuple[str, str]:
+    """Return an endpoint as scheme and host, and the host alone, each with its port where it has one."""
+    try:
+        parts = urlsplit(endpoint or "")
+        good = is_host(parts.netloc) and parts.port != 0 and parts.scheme in ("http", "https")
+    except ValueError:
+        good = None
+    if not good or parts.path.strip("/") or parts.query or parts.fragment:
+        redacted = re.sub("//.*@", "//***@", str(endpoint))
+        raise PaiConfigurationError(
+            f"The endpoint {redacted!r} is not an address of PAI; write one such as "
+            "'https://aiworkspace.cn-hangzhou.aliyuncs.com'."
+        )
+    return f"{parts.scheme}://{parts.netloc}", parts.netloc

@@ -83,10 +83,11 @@ class Tally:
 class Paginator(Generic[Item]):
     """Reads one listing. Call :meth:`next_page` until :attr:`done`.
 
-    ``identity`` returns what identifies an item, and ``created`` its time of creation. ``direction`` is 1
-    where the items come oldest first, -1 for newest first, 0 for another order. Only ``wanted`` items are
-    returned, and the paginator stops after ``most`` of them. ``beyond`` says that neither an item nor any
-    that follows it is wanted; it counts only while PAI keeps that order.
+    ``identity`` returns what identifies an item; without it, its place in the listing does. ``created``
+    returns its time of creation. ``direction`` is 1 where the items come oldest first, -1 for newest first, 0
+    for another order. Only ``wanted`` items are returned, and the paginator stops after ``most`` of them.
+    ``beyond`` says that neither an item nor any that follows it is wanted; it counts only while PAI keeps
+    that order.
     The paginator holds the ids of all items, but no more than one page of items.
     """
 
@@ -95,7 +96,7 @@ class Paginator(Generic[Item]):
         request: Request,
         page: type[Page],
         *,
-        identity: Callable[[Item], object],
+        identity: Callable[[Item], object] | None,
         created: Callable[[Item], datetime | None],
         direction: int,
         wanted: Callable[[Item], bool] = lambda _: True,
@@ -113,6 +114,7 @@ class Paginator(Generic[Item]):
         self._beyond = beyond
         self._most = most
         self._pages = 0
+        self._returned = 0
         self._seen: dict[object, int] = {}  # the last pass that saw an item
         self._begin()
 
@@ -124,6 +126,7 @@ class Paginator(Generic[Item]):
         self._last: datetime | None = None
         self._found = 0
         self._tally = Tally()
+        self._place = 0
 
     def next_page(self) -> Flow[list[Item]]:
         """Ask for the next page, and return its items that are wanted and were not returned before.
@@ -142,6 +145,9 @@ class Paginator(Generic[Item]):
         page, response = yield from exchange(request, self._page)
         self._tally.open_page(page.total_count, response.date)
         new = [item for item in page.items if self._take(item)]
+        if self._most is not None:
+            new = new[: self._most - self._returned]
+        self._returned += len(new)
         self._advance(page, response)
         return new
 
@@ -158,7 +164,8 @@ class Paginator(Generic[Item]):
             if self._last is not None and created != self._last and self._in_order is not False:
                 self._in_order = (created > self._last) == (self._direction > 0)
             self._last = created
-        key = self._identity(item)
+        self._place += 1
+        key = self._place if self._identity is None else self._identity(item)
         seen_in = self._seen.get(key)
         if seen_in == self.passes:
             return False
