@@ -8,14 +8,16 @@ from typing import Any
 import msgspec
 
 from airflow_provider_pai import api
+from airflow_provider_pai.api.experiments import says_taken
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request
 from airflow_provider_pai.api.models import Experiment, MaybeRun, Metric
 from airflow_provider_pai.api.parameters import pairs, path, write
-from airflow_provider_pai.conformance.asking import Answer, NotDecidable, until
+from airflow_provider_pai.conformance.asking import Answer, NotDecidable, short, until
 from airflow_provider_pai.conformance.assumptions import Finding, as_assumed, assumption, different
 from airflow_provider_pai.conformance.scene import Scene
 
 __all__ = [
+    "experiment_names",
     "label_characters",
     "late_labels",
     "metric_timestamp",
@@ -63,6 +65,35 @@ def new_experiment(scene: Scene) -> Flow[Finding]:
     if not seen:
         return different(f"not within {waited:.0f} s")
     return as_assumed(f"after {waited:.0f} s" if waited else "at once")
+
+
+@assumption(
+    "May a workspace hold two experiments of one name?",
+    assumed="Either. `get_or_create_experiment` looks for the name, creates, and looks again for up to a "
+    "minute: where PAI refuses with 409, or with words such as `exists`, `duplicate` or `in use`; and where "
+    "PAI shows the new experiment late. Of several it takes the oldest.",
+    setting="If PAI refuses in other words, or shows an experiment later than that: create it in a task "
+    "before those that would create it at the same time. Please report the code.",
+)
+def experiment_names(scene: Scene) -> Flow[Finding]:
+    """Create a second experiment of the same name, once PAI lists the first."""
+    experiment_id = yield from scene.experiment()
+
+    def attempt(wait: float) -> Flow[bool | None]:
+        return True if experiment_id in (yield from scene.named(wait=wait)) else None
+
+    listed, waited = yield from until(attempt)
+    if not listed:
+        return different(f"ListExperiment does not show the experiment after {waited:.0f} s")
+    shown = f"listed after {waited:.0f} s" if waited else "listed at once"
+    error = yield from scene.twin()
+    if error is None:
+        return as_assumed(f"yes: the second gets an id of its own; {shown}")
+    if isinstance(error, (api.PaiPermissionError, api.PaiAuthenticationError, api.PaiThrottledError)):
+        raise error
+    if says_taken(error):
+        return as_assumed(f"no: {short(error)}; {shown}")
+    return different(f"refused in words that the provider does not know: {short(error)}: {error.message}")
 
 
 @assumption(
