@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ __all__ = [
     "label_characters",
     "late_labels",
     "metric_timestamp",
+    "metric_values",
     "nan",
     "new_experiment",
     "update_run",
@@ -237,3 +239,19 @@ def metric_timestamp(scene: Scene) -> Flow[Finding]:
     day = 86_400
     unit = next((name for name, per in units.items() if abs(timestamp / per - now) < day), None)
     return as_assumed(f"{unit} since 1970" if unit else f"unknown: {timestamp}")
+
+
+@assumption(
+    "How many bits of a metric's value does PAI keep?",
+    assumed="64 or 32: a rule takes a value of 32 bits as the shortest decimal that it stands for, so that "
+    "0.9300000071525574 is 0.93.",
+    setting="If PAI changes values more than that: leave room for it in the limits of your rules.",
+)
+def metric_values(scene: Scene) -> Flow[Finding]:
+    """Log a value that 32 bits do not hold, and read it back."""
+    *_, run = yield from scene.runs()
+    (yield from _log(scene, run.run_id, {"Key": "valued", "Value": 0.93, "Step": 0})).must()
+    metric, _ = yield from _logged(scene, run.run_id, "valued")
+    value = metric.get("Value")
+    kept = {0.93: "64 bits", struct.unpack("f", struct.pack("f", 0.93))[0]: "32 bits"}.get(value)
+    return as_assumed(f"{kept}: 0.93 is {value!r}") if kept else different(f"0.93 comes back as {value!r}")

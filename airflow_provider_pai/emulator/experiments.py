@@ -72,7 +72,9 @@ def _experiment(service: Service, call: Call, body: dict[str, Any], verbose: boo
     latest = service.account.state.latest_run(body["ExperimentId"]) if verbose else None
     if latest is None:
         return body
-    run = run_answer(latest, call.request_id, verbose=True, non_finite="string")
+    run = run_answer(
+        latest, call.request_id, verbose=True, non_finite="string", values=service.quirks.metric_values
+    )
     return {**body, "LatestRun": json.loads(run)}
 
 
