@@ -22,7 +22,10 @@ _RUNTIME = RuntimeOptions(connect_timeout=10_000, read_timeout=20_000)
 
 
 class SdkClient:
-    """Calls operations by their SDK name, such as `list_runs`, and returns the answer's body."""
+    """Calls operations by their SDK name, such as `list_runs`, and returns the answer's body.
+
+    With `signature_algorithm="v2"` it signs as it did before ACS3-HMAC-SHA256.
+    """
 
     def __init__(self, host_port: str, *, is_async: bool, **credentials: str) -> None:
         self._client = Client(

@@ -6,6 +6,7 @@ A few lines of this module sign the requests, so that neither the emulator nor t
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import json
@@ -325,6 +326,142 @@ def test_the_clock_moves(pai: Pai) -> None:
     date = datetime.strptime(answer.headers["Date"], "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=timezone.utc)
     assert (date - datetime.now(timezone.utc)).total_seconds() > 80000
     pai.emulator.clock_offset = 0
+
+
+# The older signature, which test_emulator_with_sdk.py and test_emulator_with_alipai.py know from real clients
+
+
+def older(pai: Pai, path: str, signed: dict[str, str], secret: str = "emulator-secret") -> dict[str, str]:
+    """The headers of a GET that is signed as the classic core SDK does it."""
+    lines = [f"{name}:{signed[name]}" for name in sorted(signed) if name.startswith("x-acs-")]
+    fields = [signed.get(name, "") for name in ("accept", "content-md5", "content-type", "date")]
+    text = "\n".join(["GET", *fields, *lines, unquote(path)])
+    signature = base64.b64encode(hmac.new(secret.encode(), text.encode(), hashlib.sha1).digest()).decode()
+    return {**signed, "authorization": f"acs emulator:{signature}"}
+
+
+def older_fields(pai: Pai, **more: str) -> dict[str, str]:
+    date = datetime.fromtimestamp(pai.now(), timezone.utc)
+    return {
+        "accept": "application/json",
+        "date": f"{date:%a, %d %b %Y %H:%M:%S GMT}",
+        "x-acs-signature-method": "HMAC-SHA1",
+        "x-acs-signature-version": "1.0",
+        "x-acs-signature-nonce": uuid.uuid4().hex,
+        "x-acs-version": "2021-02-04",
+        **{name.replace("_", "-"): value for name, value in more.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    "path", ["runs", "runs?Labels=a%20b%3Ac&Name=&Verbose=true", "experiments/exp-%E5%80%BC"]
+)
+def test_the_older_signature_is_accepted(pai: Pai, path: str) -> None:
+    path = f"/api/v1/{path}"
+    for more in ({}, {"x_acs_action": "ListRuns"} if "runs" in path else {}):
+        headers = older(pai, path, older_fields(pai, **more))
+        answer = pai.session.get(pai.url + path, headers=headers, timeout=30)
+        assert answer.status_code == (404 if "exp-" in path else 200), answer.text
+        assert "Code" not in answer.json() or answer.json()["Code"] == "ExperimentNotFound"
+        assert pai.emulator.requests[-1].access_key_id == "emulator"
+    assert pai.session.get(pai.url + path, headers=headers, timeout=30).json()["Code"] == "SignatureNonceUsed"
+
+
+@pytest.mark.parametrize(
+    ("changed", "after", "code"),
+    [
+        ({}, {"authorization": "acs stranger:abc"}, "InvalidAccessKeyId.NotFound"),
+        ({}, {"authorization": "acs emulator"}, "InvalidAccessKeyId.NotFound"),
+        ({}, {"authorization": "acs emulator:"}, "SignatureDoesNotMatch"),
+        ({}, {"accept": "text/html"}, "SignatureDoesNotMatch"),
+        ({}, {"x-acs-signature-nonce": "another"}, "SignatureDoesNotMatch"),
+        ({}, {"x-acs-more": "1"}, "SignatureDoesNotMatch"),
+        ({}, {"content-md5": "abc"}, "InvalidDigest"),
+        ({"x-acs-signature-method": "HMAC-SHA256"}, {}, "IncompleteSignature"),
+        ({"x-acs-signature-version": "2.0"}, {}, "IncompleteSignature"),
+        ({"x-acs-signature-nonce": ""}, {}, "IncompleteSignature"),
+        ({"date": ""}, {}, "IncompleteSignature"),
+        ({"date": "today"}, {}, "InvalidTimeStamp.Format"),
+        ({"date": "Fri, 30 Jan 2021 12:51:33 GMT"}, {}, "InvalidTimeStamp.Expired"),
+        ({"x-acs-version": "2020-01-01"}, {}, "InvalidVersion"),
+        ({"x-acs-action": "GetRun"}, {}, "InvalidAction.NotFound"),
+        ({"x-acs-security-token": "made-up"}, {}, "InvalidSecurityToken.Malformed"),
+    ],
+)
+def test_a_bad_older_signature_is_refused(pai: Pai, changed: Any, after: Any, code: str) -> None:
+    headers = {**older(pai, "/api/v1/runs", {**older_fields(pai), **changed}), **after}
+    answer = pai.session.get(f"{pai.url}/api/v1/runs", headers=headers, timeout=30)
+    assert (answer.status_code in (400, 404), answer.json()["Code"]) == (True, code)
+
+
+def test_the_older_signature_of_a_temporary_key(pai: Pai) -> None:
+    pai.emulator.accept("emulator", "emulator-secret", security_token="tok", expires_at=time.time() + 60)
+    for token, code in (
+        ("tok", None),
+        ("other", "InvalidSecurityToken.Malformed"),
+        ("", "MissingSecurityToken"),
+    ):
+        more = {"x_acs_security_token": token, "x_acs_accesskey_id": "emulator"} if token else {}
+        headers = older(pai, "/api/v1/runs", older_fields(pai, **more))
+        answer = pai.session.get(f"{pai.url}/api/v1/runs", headers=headers, timeout=30)
+        assert answer.json().get("Code") == code
+
+
+# Web pages
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://example.com"},
+        {"Origin": "http://127.0.0.1.example.com"},
+        {"Origin": "http://localhost.example.com:8765"},
+        {"Origin": "http://example.com@127.0.0.1"},
+        {"Origin": "chrome-extension://localhost"},
+        {"Origin": "null"},
+        {"Origin": ""},
+        {"Host": "example.com"},
+        {"Host": "localhost.example.com:8765"},
+        {"Host": "pai.example.com", "Origin": "http://pai.example.com"},
+        {"Host": "[::2]:8765"},
+        {"Host": "127.0.0.1:8765/x"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+)
+def test_a_web_page_drives_nothing(pai: Pai, headers: dict[str, str]) -> None:
+    plain = {"Content-Type": "text/plain", **headers}  # which a page may send without asking first
+    answers = [
+        pai.session.post(
+            f"{pai.url}/_emulator/faults", data='[{"kind": "throttle"}]', headers=plain, timeout=30
+        ),
+        pai.session.delete(f"{pai.url}/_emulator/requests", headers=plain, timeout=30),
+        pai.session.get(f"{pai.url}/_emulator/requests", headers=plain, timeout=30),
+        pai.session.get(f"{pai.url}/api/v1/runs", headers=plain, timeout=30),
+    ]
+    assert [answer.status_code for answer in answers] == [403] * 4
+    assert all(answer.json()["error"] == answer.json()["Message"] for answer in answers)
+    assert pai.emulator.request_counts == {}
+    assert pai("ListRuns").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "localhost"},
+        {"Host": "LOCALHOST.:9000"},
+        {"Host": "pai.localhost:1"},
+        {"Host": "127.1.2.3:8765"},
+        {"Host": "[::1]:8765"},
+        {"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://127.0.0.1:8443"},
+        {"Sec-Fetch-Site": "none"},
+    ],
+)
+def test_this_machines_own_names_are_served(pai: Pai, headers: dict[str, str]) -> None:
+    assert pai.session.get(f"{pai.url}/_emulator/quirks", headers=headers, timeout=30).status_code == 200
+    request = pai.signed("ListRuns", **({"host": headers["Host"]} if "Host" in headers else {}))
+    request.headers.update({name: value for name, value in headers.items() if name != "Host"})
+    assert pai.send(request).status_code == 200
 
 
 # Answers
@@ -1110,6 +1247,96 @@ def test_the_control_endpoints(pai: Pai) -> None:
     ]:
         assert control(method, path, body) == 400
     assert control("GET", "faults") == 404
+
+
+BAD = {
+    "faults": [
+        *(None, {}, "throttle", 7, ["throttle"], [["throttle"]], [{}], [None]),
+        *([{"kind": kind}] for kind in (None, 7, [], {}, "", "flood")),
+        *([{"kind": "slow", "delay": delay}] for delay in ("x", None, [], True, 10**400, float("nan"))),
+        *([{"kind": "error", "status": status}] for status in (0, 99, 100, 600, -1, "404", 404.0, True)),
+        *([{"kind": "error", "times": times}] for times in (0, -1, 1.5, "1", [])),
+        *([{"kind": "error", "after": after}] for after in (None, "1", 1.5)),
+        *([{"kind": "error", "code": code}] for code in (7, [], "\ud800")),
+        *([{"kind": "throttle", "retry_after_ms": after}] for after in ("1", 1.5)),
+        *([{"kind": "body", "body": body}] for body in (7, None, {}, ["x"], "\ud800")),
+        *(
+            [{"kind": "body", "content_type": kind}]
+            for kind in ("", "text", "a/b\r\nc: d", "a/b; charset=x", 7)
+        ),
+        *([{"kind": "patch", "fields": fields}] for fields in (None, [], "x")),
+        *([{"kind": "patch", "remove": remove}] for remove in (None, "x", [7], {})),
+        *([{"kind": "label_run", "run_id": "r", "labels": labels}] for labels in ([], {"a": 7}, "a:b")),
+        *([{"kind": "insert_run", "run": run}] for run in (7, [], {"nome": "x"}, {"self": 7}, {"name": 7})),
+        *([{"kind": "insert_run", "run": {"metrics": metrics}}] for metrics in ({"a": "b"}, [], "x")),
+        [{"kind": "throttle"}, {"kind": "throttle", "nonsense": 1}],
+    ],
+    "quirks": [
+        *(None, [], "x", 7, {"unknown": 1}, {"as_dict": 1}, {"__class__": "x"}, {"page_token": None}),
+        *({"page_token": token} for token in ("cursor", 7, ["index"], {})),
+        *({"max_results": size} for size in (-1, "1", 1.5, True, None)),
+        {"page_token": "index", "token_type": "float"},
+    ],
+    "credentials": [
+        *(
+            None,
+            [],
+            "x",
+            7,
+            {"unknown": 1},
+            {"accept": {}},
+            {"accept": "x"},
+            {"accept": [7]},
+            {"accept": [{}]},
+        ),
+        *({"accept": [{"access_key_id": key, "access_key_secret": "s"}]} for key in (7, None, [], {})),
+        *({"accept": [{"access_key_id": "a", "access_key_secret": secret}]} for secret in (7, None, [])),
+        {"accept": [{"access_key_id": "a", "access_key_secret": "s", "expires_at": "soon"}]},
+        {"accept": [{"access_key_id": "a", "access_key_secret": "s"}], "revoke": [7]},
+        *({"revoke": revoke} for revoke in ("emulator", {"emulator": 1}, 7, None, [["emulator"]])),
+        *({"clock_offset": offset} for offset in ("1", None, [], True, 1e300, 10**400, float("inf"))),
+        {"revoke": ["emulator"], "clock_offset": "1"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [pytest.param(path, body, id=f"{path}-{i}") for path in BAD for i, body in enumerate(BAD[path])],
+)
+def test_bad_control_requests_are_refused_and_change_nothing(pai: Pai, path: str, body: Any) -> None:
+    method = "POST" if path == "faults" else "PATCH"
+    raw = json.dumps(body) if body is not None else "null"
+    answer = pai.session.request(method, f"{pai.url}/_emulator/{path}", data=raw, timeout=30)
+    assert (answer.status_code, [*answer.json()]) == (400, ["error"])
+    assert answer.json()["error"]
+    assert pai.emulator.quirks == Quirks()
+    assert pai.emulator.clock_offset == 0
+    assert pai("ListRuns").status_code == 200
+    assert pai("ListRuns", key="a", secret="s").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a": ' * 50_000, b'"\\ud800"', b"[1,]", b"nonsense"]
+)
+@pytest.mark.parametrize("path", BAD)
+def test_control_requests_that_are_not_json_are_refused(pai: Pai, path: str, raw: bytes) -> None:
+    method = "POST" if path == "faults" else "PATCH"
+    assert pai.session.request(method, f"{pai.url}/_emulator/{path}", data=raw, timeout=30).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "insert_run", "run": {"experiment_id": "exp-none"}},
+        {"kind": "insert_run", "run": {"gmt_create_time": "yesterday"}},
+        {"kind": "label_run", "run_id": "run-none", "labels": {"a": "b"}},
+    ],
+)
+def test_a_change_that_fails_says_so(pai: Pai, change: dict[str, Any]) -> None:
+    pai.emulator.inject(Fault(**change))
+    assert pai.refusal("ListRuns")[:2] == (400, "FaultFailed")
+    assert pai("ListRuns").status_code == 200
 
 
 def start_command(*arguments: str) -> subprocess.Popen[str]:

@@ -18,13 +18,14 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
+@pytest.fixture(params=["sync", "async", "older signature"])
 def sdk(request: pytest.FixtureRequest, pai_emulator: PaiEmulator) -> Any:
     return SdkClient(
         pai_emulator.host_port,
-        is_async=request.param,
+        is_async=request.param == "async",
         access_key_id="emulator",
         access_key_secret="emulator-secret",
+        signature_algorithm="v2" if request.param == "older signature" else "",
     )
 
 
@@ -290,6 +291,22 @@ def test_workspaces(sdk: Any, pai_emulator: PaiEmulator) -> None:
     default = sdk("get_default_workspace", models.GetDefaultWorkspaceRequest(verbose=True))
     assert (default.workspace_id, default.status) == (pai_emulator.workspace_id, "ENABLED")
     assert default.request_id
+
+
+def test_one_workspace_and_its_settings(sdk: Any) -> None:
+    found = sdk("get_workspace", "145884", models.GetWorkspaceRequest(verbose=True))
+    assert (found.workspace_id, found.workspace_name, found.status) == ("145884", "research", "ENABLED")
+    assert (found.is_default, bool(found.owner.user_id), bool(found.request_id)) == (False, True, True)
+    page = sdk("list_configs", "145884", models.ListConfigsRequest())
+    assert [config.config_key for config in page.configs] == ["modelExportPath", "tempTableLifecycle"]
+    page = sdk("list_configs", "145884", models.ListConfigsRequest(config_keys="modelExportPath"))
+    assert (page.total_count, page.configs[0].config_value[:6]) == (1, "oss://")
+    for operation, request in (
+        ("get_workspace", models.GetWorkspaceRequest()),
+        ("list_configs", models.ListConfigsRequest()),
+    ):
+        with pytest.raises(Exception, match="WorkspaceNotFound"):
+            sdk(operation, "1", request)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])

@@ -100,6 +100,18 @@ def quota(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_pai.waiting.rate_limit.QUOTA_SECONDS", 0.0)
 
 
+@pytest.fixture
+def totals(request: pytest.FixtureRequest, pai: Any) -> None:  # noqa: F811
+    """Whether PAI's listings have a TotalCount. By default they may not."""
+    pai.quirks.total_count = request.param
+
+
+def with_and_without_totals(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test with a TotalCount in PAI's listings and without."""
+    both = pytest.mark.parametrize("totals", ["given", "absent"], indirect=True)
+    return pytest.mark.usefixtures("totals")(both(test))
+
+
 @asynccontextmanager
 async def triggerer() -> AsyncIterator[Triggerer]:
     """A triggerer; afterwards nothing of it is left."""
@@ -230,6 +242,7 @@ def test_the_order_of_labels_and_metrics_says_nothing(kind):
 # --- many waits, one poll
 
 
+@with_and_without_totals
 @in_one_loop
 async def test_waits_that_differ_in_other_filters_share_one_poll(pai):  # noqa: F811
     experiments = [pai.add_experiment() for _ in range(5)]
@@ -257,19 +270,17 @@ async def test_waits_on_other_labels_have_another_poll(pai):  # noqa: F811
         assert [await airflow.found(one), await airflow.found(other)] == [["a"], ["b"]]
 
 
-@pytest.mark.parametrize("total_count", ["given", "absent"])
+@with_and_without_totals
 @in_one_loop
-async def test_what_was_labelled_before_the_wait_was_joined_is_found(pai, total_count):  # noqa: F811
-    pai.quirks.total_count = total_count
+async def test_what_was_labelled_before_the_wait_was_joined_is_found(pai):  # noqa: F811
     pai.add_run("a", labels=EVALUATED, gmt_create_time=OLD)
     async with triggerer() as airflow:
         assert await airflow.found(airflow.start(wait())) == ["a"]
 
 
-@pytest.mark.parametrize("total_count", ["given", "absent"])
+@with_and_without_totals
 @in_one_loop
-async def test_an_old_run_labelled_late_is_found_beyond_the_newest_page(pai, total_count):  # noqa: F811
-    pai.quirks.total_count = total_count
+async def test_an_old_run_labelled_late_is_found_beyond_the_newest_page(pai):  # noqa: F811
     mine = pai.add_experiment()
     run = pai.add_run("mine", experiment_id=mine, gmt_create_time=OLD)
     pai.add_runs(350, labels=EVALUATED)
@@ -281,6 +292,7 @@ async def test_an_old_run_labelled_late_is_found_beyond_the_newest_page(pai, tot
             assert await airflow.found(number) == ["mine"]
 
 
+@with_and_without_totals
 @in_one_loop
 async def test_a_late_label_is_noticed_at_the_next_poll(pai):  # noqa: F811
     mine = pai.add_experiment()
@@ -297,6 +309,7 @@ async def test_a_late_label_is_noticed_at_the_next_poll(pai):  # noqa: F811
         assert polls(pai) <= labelled + 1 + 1 + 2
 
 
+@with_and_without_totals
 @in_one_loop
 async def test_a_run_labelled_during_a_fault_is_found(pai):  # noqa: F811
     run = pai.add_run("a")
@@ -309,6 +322,7 @@ async def test_a_run_labelled_during_a_fault_is_found(pai):  # noqa: F811
         assert await airflow.found(number) == ["a"]
 
 
+@with_and_without_totals
 @in_one_loop
 async def test_a_label_that_was_taken_away_again_does_not_count(pai):  # noqa: F811
     gone = pai.add_run("gone", labels=EVALUATED)
@@ -325,6 +339,7 @@ async def test_a_label_that_was_taken_away_again_does_not_count(pai):  # noqa: F
         assert sorted(await airflow.found(number)) == ["gone", "stays"]
 
 
+@with_and_without_totals
 @in_one_loop
 async def test_several_runs_come_in_the_order_asked_for(pai):  # noqa: F811
     mine = pai.add_experiment()
@@ -341,6 +356,7 @@ async def test_several_runs_come_in_the_order_asked_for(pai):  # noqa: F811
 
 
 @pytest.mark.parametrize("in_front", [0, 150])
+@with_and_without_totals
 @in_one_loop
 async def test_a_metric_that_comes_late_is_noticed(pai, in_front):  # noqa: F811
     mine = pai.add_experiment()
@@ -354,6 +370,7 @@ async def test_a_metric_that_comes_late_is_noticed(pai, in_front):  # noqa: F811
         assert await airflow.found(number) == ["a"]
 
 
+@with_and_without_totals
 @in_one_loop
 async def test_who_joins_late_is_told_what_was_there_long_ago(pai):  # noqa: F811
     mine = pai.add_experiment()
@@ -365,6 +382,7 @@ async def test_who_joins_late_is_told_what_was_there_long_ago(pai):  # noqa: F81
         assert await airflow.found(airflow.start(wait(experiment_id=mine))) == ["mine"]
 
 
+@with_and_without_totals
 @in_one_loop
 async def test_each_wait_is_told_in_its_own_interval(pai):  # noqa: F811
     run = pai.add_run("a")
@@ -388,6 +406,7 @@ async def test_the_shorter_interval_leaves_with_the_wait_that_wanted_it(pai):  #
         assert polls(pai) <= left + 1
 
 
+@with_and_without_totals
 @in_one_loop
 async def test_a_restart_finds_what_came_meanwhile(pai):  # noqa: F811
     mine = pai.add_experiment()
@@ -448,6 +467,7 @@ def deferred(map_index: int = -1, **arguments: Any) -> PaiRunTrigger:
     return trigger
 
 
+@with_and_without_totals
 @pytest.mark.parametrize("when", ["between look and joining", "while it is watched"])
 def test_no_label_is_missed_whenever_it_is_set(pai, when):  # noqa: F811
     run = pai.add_run("mine", gmt_create_time=OLD)
@@ -469,6 +489,7 @@ def test_no_label_is_missed_whenever_it_is_set(pai, when):  # noqa: F811
     joined()
 
 
+@with_and_without_totals
 @in_one_loop
 async def test_what_was_logged_to_a_run_since_it_was_read_is_handed_on(pai):  # noqa: F811
     ago = lambda index: (datetime.now(timezone.utc) - timedelta(minutes=index)).isoformat()  # noqa: E731
@@ -701,6 +722,7 @@ def test_a_deferred_wait_goes_to_the_queue_of_its_task(pai, monkeypatch):  # noq
 # --- what goes wrong for one, or for a while
 
 
+@with_and_without_totals
 @in_one_loop
 async def test_one_bad_wait_fails_nobody_else(pai):  # noqa: F811
     run = pai.add_run("a")

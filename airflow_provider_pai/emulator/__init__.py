@@ -4,6 +4,7 @@ It is written from the vendor's specification and imports nothing of the provide
 emulator cannot share a mistake. A request passes through these modules::
 
     server   a thread and a port                   PaiEmulator; __main__ has the command line
+    origin   refuses web pages of other sites
     wire     records it, applies faults, verifies  faults, signature; control serves other processes
     routes   finds the operation                   runs, experiments; parameters and paging read the request
     account  carries it out                        records, clock

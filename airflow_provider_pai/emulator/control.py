@@ -16,23 +16,32 @@ PATCH  `/_emulator/credentials`   `{"accept": [{"access_key_id": …, "access_ke
                                   "bearer_token": …}], "revoke": [id], "clock_offset": s}`
 ====== ========================== ==========================================================
 
-Success is 200 with JSON; a wrong body is 400 `{"error": …}`, an unknown path 404.
+Success is 200 with JSON; a wrong body is 400 `{"error": …}` and changes nothing; an unknown path is 404, and
+what a web page of another site sends is 403.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from inspect import signature
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aiohttp import web
 
+from .account import Account
 from .clock import Clock
 from .faults import Fault, FaultPlan
 from .signature import Key, Verifier
 from .wire import Wire
 
 PREFIX = "/_emulator/"
+_LONGEST_OFFSET = 10 * 365 * 86400.0  # seconds: times beyond a few thousand years cannot be written
+T = TypeVar("T")
 
 
 class Control:
@@ -60,17 +69,21 @@ class Control:
         if endpoint is None:
             return web.json_response({"error": "no such endpoint"}, status=404)
         try:
-            return web.json_response(endpoint(json.loads(raw) if raw else None) or {})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            body = json.loads(raw) if raw else None
+            json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair could not be sent
+            return web.json_response(endpoint(body) or {})
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             return web.json_response({"error": str(error)}, status=400)
 
-    def _add_faults(self, body: list[dict[str, Any]]) -> None:
-        self._faults.add([Fault(**fields) for fields in body])
+    def _add_faults(self, body: Any) -> None:
+        self._faults.add([_fault(fields) for fields in _checked("the body", body, list[dict[str, Any]])])
 
-    def _set_quirks(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _set_quirks(self, body: Any) -> dict[str, Any]:
         quirks = self._wire.service.quirks
-        for name, value in body.items():
-            setattr(quirks, name, value)
+        wanted = _checked("the body", body, dict[str, Any])
+        for target in (replace(quirks), quirks):  # a copy first: what is wrong changes nothing
+            for name, value in wanted.items():
+                setattr(target, name, value)
         return quirks.as_dict()
 
     def _requests(self) -> dict[str, Any]:
@@ -81,9 +94,62 @@ class Control:
             "requests": recorded,
         }
 
-    def _set_credentials(self, body: dict[str, Any]) -> None:
-        for fields in body.get("accept", []):
-            self._verifier.accept(Key(**fields))
-        for access_key_id in body.get("revoke", []):
+    def _set_credentials(self, body: Any) -> None:
+        wanted = _checked("the body", body, dict[str, Any])
+        unknown = wanted.keys() - {"accept", "revoke", "clock_offset"}
+        if unknown:
+            raise ValueError(f"credentials have no field {min(unknown)!r}")
+        accept = _checked("accept", wanted.get("accept", []), list[dict[str, Any]])
+        keys = [_made(Key, fields) for fields in accept]
+        revoked = _checked("revoke", wanted.get("revoke", []), list[str])
+        offset = _checked("clock_offset", wanted.get("clock_offset", self._clock.offset), float)
+        if abs(offset) > _LONGEST_OFFSET:
+            raise ValueError(f"clock_offset is at most {_LONGEST_OFFSET:.0f} seconds")
+        for key in keys:
+            self._verifier.accept(key)
+        for access_key_id in revoked:
             self._verifier.revoke(access_key_id)
-        self._clock.offset = float(body.get("clock_offset", self._clock.offset))
+        self._clock.offset = float(offset)
+
+
+def _fault(fields: dict[str, Any]) -> Fault:
+    fault = _made(Fault, fields)
+    if fault.status is not None and not 200 <= fault.status <= 599:
+        raise ValueError(f"status is an HTTP status, 200 to 599, not {fault.status}")
+    if not re.fullmatch(r"[\w.+-]+/[\w.+-]+", fault.content_type, re.ASCII):
+        raise ValueError(f"content_type is one such as text/html, not {fault.content_type!r}")
+    if fault.kind == "insert_run":
+        signature(Account.add_run).bind(None, **fault.run)  # refuses unknown arguments
+        hints = get_type_hints(Account.add_run)
+        for name, value in fault.run.items():
+            _checked(f"run: {name}", value, hints[name])
+    return fault
+
+
+def _made(kind: Callable[..., T], fields: dict[str, Any]) -> T:
+    """Make a dataclass of a JSON object whose fields have the right types."""
+    hints = get_type_hints(kind)
+    for name, value in fields.items():
+        if name in hints:
+            _checked(name, value, hints[name])
+    return kind(**fields)
+
+
+def _checked(what: str, value: Any, hint: Any) -> Any:
+    if not _fits(value, hint):
+        raise ValueError(f"{what} is {json.dumps(value)[:100]}, not {getattr(hint, '__name__', hint)}")
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value from JSON is one that an annotation allows."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if kind is list:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # which NaN is not
+    return hint is Any or type(value) is (NoneType if hint is None else hint)

@@ -13,6 +13,10 @@ from .routes import Call, Service, answer, answer_both, operation, workspace
 
 ACCESSIBILITIES = ("PRIVATE", "PUBLIC")
 COLUMNS = {name: name for name in ("GmtCreateTime", "Name", "GmtModifiedTime", "ExperimentId")}
+CONFIGS = {
+    "modelExportPath": "oss://pai-emulator.oss-cn-hangzhou.aliyuncs.com/",
+    "tempTableLifecycle": "28",
+}
 TAKEN = {
     "conflict": (409, "ExperimentAlreadyExists", "An experiment named {!r} exists already."),
     "duplicate": (400, "DuplicateErrorProblem", "The experiment name {!r} is in use."),
@@ -203,13 +207,43 @@ def list_workspaces(service: Service, call: Call) -> str:
     return answer_both(call, Workspaces=chosen, TotalCount=len(found))
 
 
+@operation("GET", "workspaces/{WorkspaceId}")
+def get_workspace(service: Service, call: Call) -> str:
+    """GetWorkspace; with Verbose the answer has the Owner."""
+    body = _workspace_body(service, workspace(service, call.path["WorkspaceId"]))
+    if call.query.boolean("Verbose"):
+        body["Owner"] = _owner(body)
+    return answer_both(call, **body, AdminNames=["emulator"], ExtraInfos={})
+
+
+@operation("GET", "workspaces/{WorkspaceId}/configs")
+def list_configs(service: Service, call: Call) -> str:
+    """ListConfigs: the workspace's default OSS path, and how many days a temporary table lives."""
+    workspace(service, call.path["WorkspaceId"])
+    keys = call.query.items("ConfigKeys")
+    found = [
+        {"CategoryName": "CommonResourceConfig", "ConfigKey": key, "ConfigValue": value, "Labels": []}
+        for key, value in CONFIGS.items()
+        if not keys or key in keys
+    ]
+    return answer_both(call, Configs=found, TotalCount=len(found))
+
+
 @operation("GET", "defaultWorkspaces")
 def get_default_workspace(service: Service, call: Call) -> str:
     """GetDefaultWorkspace; with Verbose the answer has the Conditions of its creation."""
-    wanted = service.account.workspace_id
-    (body,) = (body for body in service.account.state.workspaces() if body["WorkspaceId"] == wanted)
-    body.pop("IsDefault")  # the official SDK has it in ListWorkspaces only
-    body["Owner"] = {"UserId": body["Creator"], "UserKp": body["Creator"], "UserName": "emulator"}
+    body = _workspace_body(service, service.account.workspace_id)
+    body.pop("IsDefault")  # the official SDK does not have it here
+    body["Owner"] = _owner(body)
     if call.query.boolean("Verbose"):
         body["Conditions"] = [{"Code": 200, "Message": "", "Type": "ENABLED"}]
     return answer_both(call, **body)
+
+
+def _workspace_body(service: Service, workspace_id: str) -> dict[str, Any]:
+    (body,) = (body for body in service.account.state.workspaces() if body["WorkspaceId"] == workspace_id)
+    return body
+
+
+def _owner(body: dict[str, Any]) -> dict[str, str]:
+    return {"UserId": body["Creator"], "UserKp": body["Creator"], "UserName": "emulator"}

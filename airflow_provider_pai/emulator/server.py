@@ -19,6 +19,7 @@ from . import control
 from .account import Account
 from .errors import PaiError
 from .faults import Fault, FaultPlan, Quirks
+from .origin import foreign
 from .routes import Service
 from .signature import Key, Verifier
 from .wire import RecordedRequest, Wire
@@ -120,6 +121,10 @@ class PaiEmulator(Account):
         await runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        reason = foreign(request.raw_headers, HOST)
+        if reason:  # in a form that both the control endpoints' clients and PAI's read
+            refusal = {"error": reason, "Code": "Forbidden.Origin", "Message": reason}
+            return web.json_response(refusal, status=403)
         if request.raw_path.startswith(control.PREFIX):
             return await self._control.handle(request)
         return await self._wire.handle(request)

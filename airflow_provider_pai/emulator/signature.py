@@ -1,4 +1,4 @@
-"""Verify ACS3-HMAC-SHA256 signatures, independently of any signer.
+"""Verify signatures, independently of any signer: ACS3-HMAC-SHA256 here, the older one in `older_signature`.
 
 The canonical request is rebuilt from the request line, the headers and the body as they arrived.
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from urllib.parse import quote, unquote, unquote_plus
 
+from . import older_signature as older
 from .errors import PaiError
 
 ALGORITHM = "ACS3-HMAC-SHA256"
@@ -42,7 +43,10 @@ class Arrived:
     @property
     def access_key_id(self) -> str | None:
         """The key that the request claims to be signed with, not verified."""
-        claimed = _AUTHORIZATION.fullmatch(self.headers.get("authorization", ""))
+        authorization = self.headers.get("authorization", "")
+        if authorization.startswith(older.SCHEME):
+            return older.claim(authorization)[0]
+        claimed = _AUTHORIZATION.fullmatch(authorization)
         return claimed["access_key_id"] if claimed else None
 
 
@@ -116,15 +120,33 @@ class Verifier:
             self._verify_bearer(request, now)
             _check_action(request, action)
             return
+        if request.headers.get("authorization", "").startswith(older.SCHEME):
+            self._verify_older(request, action, now)
+            return
         access_key_id, signed, signature = _claim(request)
-        key = self._keys.get(access_key_id)
-        if key is None or key.bearer_token:
-            raise PaiError(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
+        key = self._key(access_key_id)
         _check_security_token(request, key, signed, now)
-        nonce_dies = _check_date(request, now)
+        nonce_dies = _check_date(_date(request), now)
         _check_action(request, action)
         _check_signature(request, key, signed, signature)
         self._use_nonce((access_key_id, request.headers["x-acs-signature-nonce"]), nonce_dies, now)
+
+    def _verify_older(self, request: Arrived, action: str, now: float) -> None:
+        older.check_form(request)
+        access_key_id, signature = older.claim(request.headers["authorization"])
+        key = self._key(access_key_id)
+        signed = [name for name in request.headers if name.startswith("x-acs-")]
+        _check_security_token(request, key, signed, now)
+        nonce_dies = _check_date(older.date(request), now)
+        _check_action(request, request.headers.get("x-acs-action") and action)
+        older.check_signature(request, key.access_key_secret, signature)
+        self._use_nonce((access_key_id, request.headers["x-acs-signature-nonce"]), nonce_dies, now)
+
+    def _key(self, access_key_id: str) -> Key:
+        key = self._keys.get(access_key_id)
+        if key is None or key.bearer_token:
+            raise PaiError(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
+        return key
 
     def _verify_bearer(self, request: Arrived, now: float) -> None:
         if request.headers.get("x-acs-signature-type") != "BEARERTOKEN":
@@ -189,21 +211,24 @@ def _check_security_token(request: Arrived, key: Key, signed: list[str], now: fl
         raise PaiError(400, "IncompleteSignature", "x-acs-accesskey-id is not the key of the Credential.")
 
 
-def _check_date(request: Arrived, now: float) -> float:
-    """Return the unix time after which this date is no longer accepted."""
+def _date(request: Arrived) -> float:
     try:
         date = datetime.strptime(request.headers["x-acs-date"], "%Y-%m-%dT%H:%M:%SZ")
     except ValueError:
         raise PaiError(
             400, "InvalidTimeStamp.Format", "x-acs-date must read YYYY-MM-DDThh:mm:ssZ, in UTC."
         ) from None
-    unix_time = date.replace(tzinfo=timezone.utc).timestamp()
+    return date.replace(tzinfo=timezone.utc).timestamp()
+
+
+def _check_date(unix_time: float, now: float) -> float:
+    """Return the unix time after which this date is no longer accepted."""
     if abs(unix_time - now) > SKEW:
         raise PaiError(400, "InvalidTimeStamp.Expired", "Specified time stamp or date value is expired.")
     return unix_time + SKEW
 
 
-def _check_action(request: Arrived, action: str) -> None:
+def _check_action(request: Arrived, action: str | None) -> None:
     if request.headers.get("x-acs-version") != VERSION:
         raise PaiError(400, "InvalidVersion", f"x-acs-version must be {VERSION}.")
     if request.headers.get("x-acs-action") != action:

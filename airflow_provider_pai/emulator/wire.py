@@ -82,11 +82,10 @@ class Wire:
             # In a thread, because it may call this server, as a test does.
             await asyncio.to_thread(self.before_request, action, self.counts[action])
         changes, fault = self._faults.due(action) if self.broken is None else ([], None)
-        for change in changes:
-            self._change(change)
         request_id = str(uuid.uuid4()).upper()
         call = Call(action, routed[1], Query(record.query), body, request_id) if routed else None
-        reply = self._reply(arrived, call, request_id, fault)
+        failed = self._make(changes)
+        reply = self._reply(arrived, call, request_id, fault, failed)
         reply.headers |= {
             "x-acs-request-id": request_id,
             "Date": formatdate(self.service.account.clock.now(), usegmt=True),
@@ -123,6 +122,17 @@ class Wire:
             lately.popleft()
         self.busiest[action] = max(self.busiest[action], len(lately))
 
+    def _make(self, changes: list[Fault]) -> PaiError | None:
+        """Make the changes that are due. Return what says that one of them failed."""
+        try:
+            for change in changes:
+                self._change(change)
+        except Exception as error:  # such as a run in an experiment that does not exist
+            return PaiError(
+                400, "FaultFailed", f"A fault of the test failed: {type(error).__name__}: {error}"
+            )
+        return None
+
     def _change(self, change: Fault) -> None:
         account = self.service.account
         if change.kind == "insert_run":
@@ -134,13 +144,21 @@ class Wire:
         else:
             account.unlabel_run(change.run_id, change.key)
 
-    def _reply(self, arrived: Arrived, call: Call | None, request_id: str, fault: Fault | None) -> Reply:
+    def _reply(
+        self,
+        arrived: Arrived,
+        call: Call | None,
+        request_id: str,
+        fault: Fault | None,
+        failed: PaiError | None,
+    ) -> Reply:
         quirks, host = self.service.quirks, arrived.headers.get("host", "")
-        if fault and fault.kind in INSTEAD:
+        if fault and fault.kind in INSTEAD and failed is None:
             return _instead(fault, quirks, request_id, host)
         try:
-            if self.broken is not None:
-                raise self.broken
+            problem = self.broken or failed
+            if problem is not None:
+                raise problem
             if call is None:
                 path = arrived.raw_path.partition("?")[0]
                 raise PaiError(404, "InvalidAction.NotFound", f"No operation is {arrived.method} {path}.")
