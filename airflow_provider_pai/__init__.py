@@ -41,6 +41,9 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": ["airflow_provider_pai.triggers", "airflow_provider_pai.waiting.events"],
             }
         ],
+        "task-decorators": [
+            {"name": "pai_run", "class-name": "airflow_provider_pai.tracking.decorator.pai_run_task"}
+        ],
         "config": {
             "pai": {
                 "description": "How often a triggerer asks Alibaba Cloud PAI.",

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from airflow.providers.standard.decorators.python import (
+        _PythonDecoratedOperator as PythonDecoratedOperator,
+    )
     from airflow.sdk import (
         BaseHook,
         BaseOperator,
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
         PokeReturnValue,
     )
     from airflow.sdk.bases.branch import BranchMixIn
+    from airflow.sdk.bases.decorator import task_decorator_factory
     from airflow.sdk.exceptions import (
         AirflowFailException,
         AirflowNotFoundException,
@@ -65,6 +69,9 @@ if not TYPE_CHECKING:
                 "airflow.providers.standard.operators.branch",
                 "airflow.operators.branch",
             )
+        if name in ("PythonDecoratedOperator", "task_decorator_factory"):
+            found = "_PythonDecoratedOperator" if name == "PythonDecoratedOperator" else name
+            return _first(found, "airflow.providers.standard.decorators.python", "airflow.decorators.python")
         if name not in ("BaseEventTrigger", "BaseTrigger", "StartTriggerArgs"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module("airflow.triggers.base"), name, None)  # Airflow 2 has no asset watchers
@@ -85,9 +92,11 @@ __all__ = [
     "BranchMixIn",
     "Context",
     "PokeReturnValue",
+    "PythonDecoratedOperator",
     "StartTriggerArgs",
     "aget_connection",
     "asset_stores",
+    "current_context",
     "default_deferrable",
     "execute_sensor",
     "first_reschedule",
@@ -98,6 +107,7 @@ __all__ = [
     "setting",
     "skip_instances",
     "starts_in_triggerer",
+    "task_decorator_factory",
     "task_success",
     "trigger_event",
 ]
@@ -136,6 +146,16 @@ async def aget_connection(conn_id: str) -> tuple[Connection, dict[str, Any]]:
         return found, found.extra_dejson
 
     return await sync_to_async(look_up)()
+
+
+def current_context() -> Context | None:
+    """Return the context of the task that runs here, or ``None`` outside of one."""
+    current = _first("get_current_context", "airflow.sdk", "airflow.operators.python")
+    try:
+        context: Context = current()
+    except Exception:  # AirflowException, of one or another module, or a RuntimeError
+        return None
+    return context
 
 
 def default_deferrable() -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
@@ -17,7 +16,6 @@ import msgspec
 from airflow_provider_pai import api, connection, connection_form
 from airflow_provider_pai._compat import (
     AirflowFailException,
-    AirflowNotFoundException,
     BaseHook,
     aget_connection,
     form_widgets,
@@ -30,7 +28,9 @@ from airflow_provider_pai.api.flow import begun
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from airflow_provider_pai.api.operations import Params
     from airflow_provider_pai.api.query import Labels, RunFilters
+    from airflow_provider_pai.tracking.tracked_run import TrackedRun
 
 __all__ = ["PaiHook", "permanent_errors_fail_the_task"]
 
@@ -105,9 +105,7 @@ class PaiHook(BaseHook):
         """Return the client of this hook: ``hook.client().run(flow)`` runs any flow of the API package."""
         return self._client
 
-    def get_conn(self) -> api.PaiClient:
-        """Return the client, under the name that Airflow's hooks use."""
-        return self._client
+    get_conn = client  # the name that Airflow's hooks use
 
     @asynccontextmanager
     async def async_client(self) -> AsyncIterator[api.AsyncPaiClient]:
@@ -131,7 +129,8 @@ class PaiHook(BaseHook):
         if client is not None:
             client.close()
 
-    def _workspace(self, workspace_id: str | int | None) -> str | None:
+    def named_workspace(self, workspace_id: str | int | None = None) -> str | None:
+        """Return the workspace that a call, this hook or the connection names, in this order."""
         found = workspace_id or self.workspace_id or self.settings.workspace_id
         if found is None:
             self.log.info("No workspace is named, so PAI answers for the default workspace.")
@@ -147,7 +146,7 @@ class PaiHook(BaseHook):
         :raises PaiUsageError: a filter that cannot be asked. The text says what to write instead.
         """
         query = api.RunQuery.of(**filters)  # refuses wrong filters before the connection is read
-        return msgspec.structs.replace(query, workspace_id=self._workspace(query.workspace_id))
+        return msgspec.structs.replace(query, workspace_id=self.named_workspace(query.workspace_id))
 
     def list_runs(
         self, *, page_size: int = 100, max_runs: int | None = None, **filters: Unpack[RunFilters]
@@ -193,7 +192,7 @@ class PaiHook(BaseHook):
         for name in parameters.keys() & {*api.RunQuery.__struct_fields__}:
             check_given(name, parameters[name])
         begun(api.list_runs_page(**parameters))  # refuses wrong parameters before the connection is read
-        workspace_id = self._workspace(parameters.get("workspace_id"))
+        workspace_id = self.named_workspace(parameters.get("workspace_id"))
         return self.client().run(api.list_runs_page(**{**parameters, "workspace_id": workspace_id}))
 
     get_run = _verb(api.get_run)
@@ -229,13 +228,8 @@ class PaiHook(BaseHook):
         PAI keeps names unique in a workspace, so a task that may run twice takes
         :meth:`get_or_create_experiment`.
         """
-        make = functools.partial(
-            api.create_experiment,
-            name,
-            artifact_uri=artifact_uri,
-            accessibility=accessibility,
-            labels=labels,
-        )
+        given: dict[str, Any] = {"artifact_uri": artifact_uri, "accessibility": accessibility}
+        make = functools.partial(api.create_experiment, name, labels=labels, **given)
         return self._in_workspace(make, workspace_id)
 
     def get_or_create_experiment(
@@ -254,13 +248,8 @@ class PaiHook(BaseHook):
         new one. Should PAI hold several of the name, the oldest one is meant. Where PAI shows a new
         experiment late, this waits for up to a minute.
         """
-        make = functools.partial(
-            api.get_or_create_experiment,
-            name,
-            artifact_uri=artifact_uri,
-            accessibility=accessibility,
-            labels=labels,
-        )
+        given: dict[str, Any] = {"artifact_uri": artifact_uri, "accessibility": accessibility}
+        make = functools.partial(api.get_or_create_experiment, name, labels=labels, **given)
         return self._in_workspace(make, workspace_id)
 
     def _in_workspace(self, make: Callable[..., api.Flow[str]], workspace_id: str | None) -> str:
@@ -268,7 +257,7 @@ class PaiHook(BaseHook):
         begun(
             make(workspace_id=workspace_id or "any")
         )  # refuses wrong arguments before the connection is read
-        found = self._workspace(workspace_id) or self.get_default_workspace().workspace_id
+        found = self.named_workspace(workspace_id) or self.get_default_workspace().workspace_id
         return self.client().run(make(workspace_id=found))
 
     def list_experiments(self, **filters: Unpack[ExperimentFilters]) -> list[api.Experiment]:
@@ -280,42 +269,54 @@ class PaiHook(BaseHook):
         for name, value in filters.items():
             check_given(name, value)
         begun(api.list_experiments(**filters))  # refuses wrong arguments before the connection is read
-        filters["workspace_id"] = self._workspace(filters.get("workspace_id"))
+        filters["workspace_id"] = self.named_workspace(filters.get("workspace_id"))
         return self.client().run(api.list_experiments(**filters))
+
+    # --- tracking -----------------------------------------------------------------------------------------
+
+    def track(
+        self,
+        experiment: str,
+        *,
+        name: str | None = None,
+        labels: Labels | None = None,
+        params: Params | None = None,
+        scope: str = "task",
+        key: str | None = None,
+        strict: bool = False,
+    ) -> TrackedRun:
+        """Open a run that this task writes to: ``with PaiHook().track("digits") as run: run.log_metrics(…)``.
+
+        The experiment is found by its name, or created; a task that runs again finds its run again. Where it
+        comes from stands in its params, how it ended in the label ``airflow_state``, and its id in XCom under
+        ``pai_run_id``.
+
+        :param name: the run's name, by default the task's.
+        :param scope: ``dag_run`` for one run that all tasks of a DAG run write to.
+        :param key: outside a task: what to find the run again by.
+        :param strict: fail the task where logged values could not be delivered; else the log tells them.
+        :raises PaiUsageError: what PAI would refuse, before anything is written.
+        """
+        from airflow_provider_pai.tracking.start import start
+
+        return start(
+            self, experiment, name=name, labels=labels, params=params, scope=scope, key=key, strict=strict
+        )
+
+    def find_runs(self, dag_run: Any) -> list[api.Run]:
+        """Return the runs of a DAG run's tasks; ``dag_run`` may be its DAG's id and its own, as a tuple."""
+        from airflow_provider_pai.tracking.identity import labels_of
+
+        dag_id, run_id = (dag_run.dag_id, dag_run.run_id) if hasattr(dag_run, "run_id") else dag_run
+        return self.list_runs(labels=labels_of((dag_id, run_id)))
 
     # --- for Airflow's Connections page -------------------------------------------------------------------
 
     def test_connection(self) -> tuple[bool, str]:
         """List one run, and return the workspace that answered and the time it took, or what to correct."""
-        try:
-            client, workspace_id = self.client(), self._workspace(None)
-            started = time.monotonic()
-            client.run(api.list_runs_page(workspace_id=workspace_id, max_results=1))
-            if self.settings.console_url is not None:  # which would fail no task
-                connection.fill_in(self.settings.console_url, dict.fromkeys(connection.CONSOLE_FIELDS, ""))
-            workspace = self._name_of(workspace_id)
-            milliseconds = (time.monotonic() - started) * 1000
-            return True, f"Reached {workspace} at {self.settings.endpoint} in {milliseconds:.0f} ms."
-        except (api.PaiError, AirflowNotFoundException) as error:
-            return False, str(error)
-        finally:
-            self.close()
+        from airflow_provider_pai.connection_check import check
 
-    def _name_of(self, workspace_id: str | None) -> str:
-        try:
-            if workspace_id is None:
-                found = self.get_default_workspace()
-                return f"the default workspace {found.workspace_name!r} ({found.workspace_id})"
-            names = {workspace.workspace_id: workspace.workspace_name for workspace in self.list_workspaces()}
-        except api.PaiPermissionError:  # a narrow RAM policy may allow to list runs only
-            return f"workspace {workspace_id or '(default)'}"
-        if workspace_id not in names:
-            raise api.PaiConfigurationError(
-                f"PAI answers, but the workspace {workspace_id} is not among those this key may see: "
-                f"{', '.join(f'{name} ({id_})' for id_, name in names.items()) or 'none'}. Correct the "
-                "workspace ID in the connection, or have the key's user added to it."
-            )
-        return f"workspace {names[workspace_id]!r} ({workspace_id})"
+        return check(self)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

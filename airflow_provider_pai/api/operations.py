@@ -7,7 +7,7 @@ Source: the vendor's API pages of AIWorkSpace 2021-02-04. Each flow names its pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_pai.api.errors import PaiNotFoundError, PaiResponseError, PaiUsageError
@@ -37,7 +37,9 @@ __all__ = [
     "list_run_metrics",
     "list_runs",
     "list_runs_page",
+    "log_metric_entries",
     "log_run_metrics",
+    "metric_entry",
     "page_request",
     "set_run_labels",
     "update_run",
@@ -280,16 +282,30 @@ def log_run_metrics(
     """
     if not metrics:
         raise PaiUsageError("log_run_metrics was given no metrics; give a dict such as {'accuracy': 0.93}.")
-    moment = {"Step": step, "Timestamp": timestamp}
-    common = {name: value for name, value in moment.items() if value is not None}
-    for name, value in common.items():
-        whole_number(name.lower(), value, least=0)
-    entries = [
-        {"Key": required("metric", key), "Value": finite(key, value), **common}
-        for key, value in metrics.items()
-    ]
+    yield from log_metric_entries(
+        run_id, [metric_entry(key, value, step, timestamp) for key, value in metrics.items()]
+    )
+
+
+def log_metric_entries(run_id: str, entries: Sequence[Mapping[str, Any]]) -> Flow[None]:
+    """Log what :func:`metric_entry` made, of any metrics and steps, in one request (LogRunMetrics)."""
     target = f"{path('runs', run_id)}/metrics/action/log"
     yield from call(write("POST", "LogRunMetrics", target, {"Metrics": entries}), Acknowledgement)
+
+
+def metric_entry(
+    key: str, value: float, step: int | None = None, timestamp: int | None = None
+) -> dict[str, Any]:
+    """Return one value as LogRunMetrics takes it.
+
+    :raises PaiUsageError: a value that is not a finite number, or a step that is no whole number.
+    """
+    entry: dict[str, Any] = {"Key": required("metric", key), "Value": finite(key, value)}
+    for name, number in (("Step", step), ("Timestamp", timestamp)):
+        if number is not None:
+            whole_number(name.lower(), number, least=0)
+            entry[name] = number
+    return entry
 
 
 def list_run_metrics(run_id: str, key: str, *, page_size: int = PAGE_SIZE) -> Flow[list[Metric]]:

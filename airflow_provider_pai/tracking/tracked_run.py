@@ -1,0 +1,176 @@
+"""A run that is written while something trains: values are gathered, and a thread sends them in batches.
+
+Imports no Airflow. How a repeated task finds its run again: :mod:`airflow_provider_pai.tracking.identity`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from airflow_provider_pai.api.client import PaiClient
+from airflow_provider_pai.api.errors import PaiError, PaiTransportError, PaiUsageError
+from airflow_provider_pai.api.flow import begun
+from airflow_provider_pai.api.operations import log_metric_entries, metric_entry, set_run_labels
+from airflow_provider_pai.api.query import Labels
+
+__all__ = ["STATE", "TrackedRun"]
+
+log = logging.getLogger(__name__)
+
+STATE = "airflow_state"
+"""The label that says how it ended: ``running``, ``success``, ``failed`` or ``skipped``."""
+BATCH = 500
+"""How many values one request carries."""
+SEND_SECONDS = 5.0
+"""How long a value waits for others."""
+RETRY_SECONDS = 2.0
+MOST_WAITING = 100_000
+"""How many values are kept for a PAI that does not answer; what comes beyond is told and left out."""
+DELIVERY_SECONDS = 120.0
+"""How long the end waits for the rest to be delivered."""
+
+
+class TrackedRun:
+    """A run of PAI's, to log values to: as a context manager it also says how it ended.
+
+    :param client: a client of its own, which the end closes.
+    :param run_id: the run.
+    :param strict: whether values that could not be delivered fail the task.
+    :param ended: is called when it has ended.
+    """
+
+    def __init__(
+        self,
+        client: PaiClient,
+        run_id: str,
+        experiment_id: str,
+        *,
+        strict: bool = False,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.run_id = run_id
+        self.experiment_id = experiment_id
+        self._client = client
+        self._strict = strict
+        self._ended = ended
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._lost = 0
+        self._error = ""
+        self._wake = threading.Condition()
+        self._deadline: float | None = None
+        self._writer: threading.Thread | None = None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log one value for each metric, at one step. Never waits for PAI.
+
+        :raises PaiUsageError: a value that is not a finite number, or a step that is no whole number.
+        """
+        now = int(time.time() * 1000)
+        entries = [metric_entry(key, value, step, now) for key, value in metrics.items()]
+        with self._wake:
+            if self._deadline is not None:
+                raise PaiUsageError(f"the run {self.run_id} has ended; log to it inside of its with block.")
+            room = MOST_WAITING - len(self._waiting)
+            self._lost += max(0, len(entries) - room)
+            self._waiting.extend(entries[:room])
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write, name="pai-run", daemon=True)
+                self._writer.start()
+            elif len(self._waiting) >= BATCH:
+                self._wake.notify()
+
+    def set_labels(self, labels: Labels) -> None:
+        """Add or change labels, at once; all others stay.
+
+        :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
+        """
+        self._client.run(set_run_labels(self.run_id, labels))
+
+    def __enter__(self) -> TrackedRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        skipped = kind is not None and kind.__name__ == "AirflowSkipException"
+        state = "success" if kind is None else "skipped" if skipped else "failed"
+        self.end(state, raising=kind is None)
+
+    def end(self, state: str, *, raising: bool = True) -> None:
+        """Deliver what is left, and set the label that says how it ended.
+
+        :param state: ``success``, ``failed`` or ``skipped``.
+        :param raising: False where another error is on its way, which must not be hidden.
+        :raises PaiTransportError: with ``strict``, values could not be delivered.
+        """
+        try:
+            self._deliver()
+            self._decorate(lambda: self.set_labels({STATE: state}), f"the label {STATE}:{state}")
+        finally:
+            self._ended()
+            self._client.close()
+        if self._lost:
+            text = f"{self._lost} values of the run {self.run_id} were not delivered: {self._error}"
+            if self._strict and raising:
+                raise PaiTransportError(text, sent=True)
+            log.error("%s", text)
+
+    def _deliver(self) -> None:
+        with self._wake:
+            self._deadline = time.monotonic() + DELIVERY_SECONDS
+            self._wake.notify()
+        if self._writer is not None:
+            self._writer.join()
+
+    def _decorate(self, act: Callable[[], None], what: str) -> None:
+        try:
+            act()
+        except PaiError:
+            log.warning("The run %s goes without %s.", self.run_id, what, exc_info=True)
+
+    def _write(self) -> None:
+        """Send batches until the end, or until the time for it is over."""
+        while True:
+            with self._wake:
+                self._wake.wait_for(
+                    lambda: len(self._waiting) >= BATCH or self._deadline is not None, SEND_SECONDS
+                )
+                batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
+                ending = self._deadline is not None
+            if not batch:
+                if ending:
+                    return
+                continue
+            if self._sent(batch):
+                with self._wake:
+                    for _ in batch:
+                        self._waiting.popleft()
+            elif self._is_over():
+                with self._wake:
+                    self._lost += len(self._waiting)
+                    self._waiting.clear()
+                return
+
+    def _sent(self, batch: list[dict[str, Any]]) -> bool:
+        """Send a batch. A value that is sent twice, since an answer was lost, changes no decision."""
+        try:
+            self._client.run(begun(log_metric_entries(self.run_id, batch)))
+        except PaiError as error:
+            self._error = f"{type(error).__name__}: {error}"
+            if not error.transient:  # these values are refused, others may not be
+                self._lost += len(batch)
+                return True
+            log.warning("Values wait to be sent again: %s", self._error)
+            with self._wake:
+                self._wake.wait_for(self._is_over, RETRY_SECONDS)
+            return False
+        return True
+
+    def _is_over(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline

@@ -1,0 +1,265 @@
+# ruff: noqa: F401, F811 - fixtures come by import
+"""A task becomes a run, and finds it again: in real DAG runs, with faults between it and PAI."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from airflow_db import airflow_db, new_dag, pai, run_dag, task
+
+from airflow_provider_pai.api import PaiTransportError, PaiUsageError
+from airflow_provider_pai.hooks import PaiHook
+from airflow_provider_pai.tracking import tracked_run
+
+pytestmark = pytest.mark.timeout(120)
+
+OLD = "2020-01-01T00:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracked_run, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("airflow_provider_pai.api.flow.BACKOFF_SECONDS", 0.001)
+
+
+def only(pai: Any) -> dict[str, Any]:
+    (run,) = pai.runs()
+    return run
+
+
+def states(pai: Any) -> list[str]:
+    return [run["Labels"]["airflow_state"] for run in pai.runs()]
+
+
+# --- tasks
+
+
+def test_tasks_become_runs_and_a_retry_finds_its_own(pai: Any) -> None:
+    with new_dag() as dag:
+
+        @task.pai_run(experiment="digits", labels={"model": "digits"}, run_params={"lr": 0.1})
+        def train(samples: int, pai_run: Any = None) -> int:
+            for epoch in range(3):
+                pai_run.log_metrics({"accuracy": samples / 100 + epoch}, step=epoch)
+            return 2 * samples
+
+        @task.pai_run(experiment="digits", retries=1)
+        def flaky(pai_run: Any = None, ti: Any = None) -> None:
+            pai_run.log_metrics({"tries": ti.try_number}, step=ti.try_number)
+            pai_run.set_labels({"seen": str(ti.try_number)})
+            if ti.try_number == 1:
+                raise RuntimeError("the first try fails")
+
+        train.expand(samples=[10, 20])
+        flaky()
+    ran = run_dag(dag)
+    assert ran.state == "success", ran.errors
+    assert [ran.xcom("train", map_index=index) for index in (0, 1)] == [20, 40]
+    runs = {run["RunId"]: run for run in pai.runs()}
+    assert len(runs) == 3
+    for index in (0, 1):
+        run = runs[ran.xcom("train", "pai_run_id", map_index=index)]
+        assert run["Name"] == "train"
+        assert (
+            run["Params"].items()
+            >= {
+                "samples": str(10 * (index + 1)),
+                "lr": "0.1",
+                "airflow_dag_id": dag.dag_id,
+                "airflow_dag_run_id": ran.run_id,
+                "airflow_task_id": "train",
+                "airflow_map_index": str(index),
+                "airflow_try_number": "1",
+            }.items()
+        )
+        assert run["Labels"].items() >= {"model": "digits", "airflow_state": "success"}.items()
+        assert run["Metrics"] == {"accuracy": (index + 1) / 10 + 2}
+    again = runs[ran.xcom("flaky", "pai_run_id")]
+    assert again["Params"]["airflow_try_number"] == "2"
+    assert (again["Labels"]["seen"], again["Labels"]["airflow_state"]) == ("2", "success")
+    history = PaiHook().list_run_metrics(again["RunId"], "tries")
+    assert [(value.step, value.value) for value in history] == [(1, 1.0), (2, 2.0)]
+    found = PaiHook().find_runs((dag.dag_id, ran.run_id))
+    assert {run.run_id for run in found} == runs.keys()
+    assert {run["ExperimentId"] for run in runs.values()} == {again["ExperimentId"]}
+    assert "#/workspace/overview" in str(ran.button("flaky"))
+
+
+@pytest.mark.parametrize(
+    ("raised", "state"), [(RuntimeError("no"), "failed"), (KeyboardInterrupt(), "failed"), (None, "skipped")]
+)
+def test_how_it_ended_is_a_label(pai: Any, raised: Any, state: str) -> None:
+    from airflow_provider_pai._compat import AirflowSkipException
+
+    with (
+        pytest.raises((RuntimeError, KeyboardInterrupt, AirflowSkipException)),
+        PaiHook().track("e", key="k"),
+    ):
+        raise raised or AirflowSkipException("not today")
+    assert states(pai) == [state]
+
+
+def test_the_tasks_of_a_dag_run_may_share_one_run(pai: Any) -> None:
+    with new_dag() as dag:
+
+        @task.pai_run(experiment="digits", scope="dag_run")
+        def one(pai_run: Any = None) -> str:
+            pai_run.log_metrics({"one": 1})
+            return pai_run.run_id
+
+        @task
+        def two(before: str) -> str:
+            with PaiHook().track("digits", scope="dag_run", params={"more": 2}) as run:
+                run.log_metrics({"two": 2})
+            return run.run_id
+
+        two(one())
+    ran = run_dag(dag)
+    assert ran.state == "success", ran.errors
+    run = only(pai)
+    assert run["RunId"] == ran.xcom("one") == ran.xcom("two") == ran.xcom("two", "pai_run_id")
+    assert run["Metrics"] == {"one": 1.0, "two": 2.0}
+    assert run["Params"].items() >= {"more": "2", "airflow_dag_run_id": ran.run_id}.items()
+
+
+# --- one run, whatever happens
+
+
+def test_outside_airflow_a_key_finds_the_run_again(pai: Any) -> None:
+    for number in (1, 2):
+        with PaiHook().track("e", key="fold 3, 学习率=0.1", labels={"n": str(number)}) as run:
+            run.log_metrics({"loss": number}, step=number)
+    assert only(pai)["Labels"]["n"] == "2"
+    assert len(PaiHook().list_run_metrics(run.run_id, "loss")) == 2
+
+
+@pytest.mark.parametrize("kind", ["reset_after", "truncate"])
+def test_a_run_whose_creation_was_not_answered_is_found(pai: Any, kind: str) -> None:
+    pai.inject(kind, action="CreateRun")
+    with PaiHook().track("e", key="k") as run:
+        pass
+    assert only(pai)["RunId"] == run.run_id
+
+
+def test_of_two_that_are_created_at_once_one_stays(pai: Any) -> None:
+    experiment = PaiHook().get_or_create_experiment("e")
+    label = {}
+
+    def meanwhile(action: str, count: int) -> None:
+        if action == "CreateRun" and not label:
+            from airflow_provider_pai.tracking.identity import Identity
+
+            label.update(Identity(parts=("k",)).labels())
+            pai.add_run("other", experiment_id=experiment, labels=label, gmt_create_time=OLD)
+
+    hook = PaiHook()
+    pai.before_request(meanwhile)
+    with hook.track("e", key="k") as run:
+        run.log_metrics({"a": 1})
+    assert only(pai)["Name"] == "other"
+    assert only(pai)["Metrics"] == {"a": 1.0}
+
+
+# --- values
+
+
+def test_logging_is_cheap(pai: Any) -> None:
+    with PaiHook().track("e", key="k") as run:
+        for step in range(10_000):
+            run.log_metrics({"a": step, "b": -step, "c": 0.5}, step=step)
+    assert pai.request_counts["LogRunMetrics"] <= 120
+    assert len(PaiHook().list_run_metrics(run.run_id, "b", page_size=1000)) == 10_000
+
+
+@pytest.mark.parametrize("kind", ["throttle", "server_error", "html", "reset", "reset_after", "truncate"])
+def test_a_passing_fault_loses_no_value(pai: Any, kind: str) -> None:
+    pai.inject(kind, action="LogRunMetrics", times=7, **({"retry_after_ms": 1} if kind == "throttle" else {}))
+    with PaiHook().track("e", key="k") as run:
+        for step in range(1200):
+            run.log_metrics({"a": step}, step=step)
+    logged = PaiHook().list_run_metrics(run.run_id, "a", page_size=1000)
+    assert {value.step for value in logged} == set(range(1200))
+    assert states(pai) == ["success"]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_could_not_be_delivered_is_told_and_fails_only_where_asked(
+    pai: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strict: bool
+) -> None:
+    monkeypatch.setattr(tracked_run, "DELIVERY_SECONDS", 0.2)
+    run = PaiHook().track("e", key="k", strict=strict)
+    pai.inject("server_error", action="LogRunMetrics", times=None)
+    run.log_metrics({"a": 1, "b": 2})
+    if strict:
+        with pytest.raises(PaiTransportError, match=r"2 values of the run run-\w+ were not delivered"):
+            run.__exit__(None, None, None)
+    else:
+        run.__exit__(None, None, None)
+        assert "2 values of the run" in caplog.text
+    assert states(pai) == ["success"]
+
+
+def test_an_error_of_the_task_is_not_hidden_by_what_was_not_delivered(
+    pai: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracked_run, "DELIVERY_SECONDS", 0.2)
+    pai.inject("server_error", action="LogRunMetrics", times=None)
+    with pytest.raises(ZeroDivisionError), PaiHook().track("e", key="k", strict=True) as run:
+        run.log_metrics({"a": 1})
+        1 / 0  # noqa: B018
+
+
+def test_no_thread_is_left(pai: Any) -> None:
+    with PaiHook().track("e", key="k") as run:
+        run.log_metrics({"a": 1})
+    assert not [thread for thread in threading.enumerate() if thread.name == "pai-run"]
+    with pytest.raises(PaiUsageError, match="has ended"):
+        run.log_metrics({"a": 2})
+
+
+# --- bad input, before anything is written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"experiment": "", "key": "k"}, "name"),
+        ({"experiment": "e", "key": "k", "name": "no name"}, "is not a name for a run"),
+        ({"experiment": "e", "key": "k", "labels": "no label"}, "has no ':'"),
+        ({"experiment": "e", "key": "k", "labels": {"airflow_state": "good"}}, "is set by the provider"),
+        ({"experiment": "e", "key": "k", "params": {"a": [1]}}, "a"),
+        ({"experiment": "e"}, "give a key"),
+    ],
+)
+def test_what_pai_would_refuse_is_refused_before_anything_is_written(
+    pai: Any, arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(PaiUsageError, match=says):
+        PaiHook().track(**arguments)
+    assert not pai.runs()
+    assert "CreateExperiment" not in pai.request_counts
+
+
+def test_a_value_that_is_no_number_and_a_second_run_of_the_same_are_refused(pai: Any) -> None:
+    with PaiHook().track("e", key="k") as run:
+        for value in (float("nan"), "0.5", None, True):
+            with pytest.raises(PaiUsageError, match="finite numbers"):
+                run.log_metrics({"a": value})
+        with pytest.raises(PaiUsageError, match="whole number"):
+            run.log_metrics({"a": 1}, step=1.5)
+        with pytest.raises(PaiUsageError, match="tracked here already"):
+            PaiHook().track("e", key="k")
+    with PaiHook().track("e", key="k"):
+        pass
+
+
+def test_a_function_without_the_argument_is_refused_when_the_dag_is_parsed() -> None:
+    with new_dag(), pytest.raises(PaiUsageError, match="train has no argument pai_run"):
+
+        @task.pai_run(experiment="digits")
+        def train(samples: int) -> None: ...
+
+        train(1)
