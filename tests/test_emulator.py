@@ -33,7 +33,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_pai.emulator import Fault, PaiEmulator, PaiError, Quirks, wire
+from airflow_provider_pai.emulator import Fault, PaiEmulator, Quirks, RefusedError, wire
 from airflow_provider_pai.emulator.account import Account
 from airflow_provider_pai.emulator.parameters import Query
 from airflow_provider_pai.emulator.routes import Call, Service, perform
@@ -187,7 +187,7 @@ def test_official_signatures_are_accepted(vector: dict[str, Any], spelled: Any) 
     now = datetime.fromisoformat(vector["date"].replace("Z", "+00:00")).timestamp()
     request = arrived_as(vector, spelled(vector["query"]))
     verifier.verify(request, vector["action"], now + 899)
-    with pytest.raises(PaiError, match="InvalidTimeStamp"):
+    with pytest.raises(RefusedError, match="InvalidTimeStamp"):
         verifier.verify(request, vector["action"], now + 901)
 
 

@@ -199,3 +199,11 @@ def test_the_newest_entry_of_the_changelog_is_this_version():
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     versions = re.findall(r"^## \[?(\d+\.\d+\.\d+)", changelog, re.MULTILINE)
     assert versions[0] == airflow_provider_pai.__version__
+
+
+def test_the_emulator_and_the_api_share_no_name_of_a_class():
+    def classes(room: str) -> set[str]:
+        found = [ast.parse(path.read_text("utf-8")).body for path in (PACKAGE / room).rglob("*.py")]
+        return {node.name for body in found for node in body if isinstance(node, ast.ClassDef)}
+
+    assert classes("emulator") & classes("api") == set()

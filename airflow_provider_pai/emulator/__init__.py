@@ -13,9 +13,9 @@ emulator cannot share a mistake. A request passes through these modules::
 
 from __future__ import annotations
 
-from .errors import PaiError
+from .errors import RefusedError
 from .faults import Fault, Quirks
 from .server import PaiEmulator
 from .wire import RecordedRequest
 
-__all__ = ["Fault", "PaiEmulator", "PaiError", "Quirks", "RecordedRequest"]
+__all__ = ["Fault", "PaiEmulator", "Quirks", "RecordedRequest", "RefusedError"]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from .clock import Clock, from_iso, iso
 from .errors import not_found
-from .records import OWNER_ID, Label, Metric, Run
+from .records import OWNER_ID, Label, StoredMetric, StoredRun
 from .state import State
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class Account:
     def label_experiment(self, experiment_id: str, labels: dict[str, str]) -> None:
         """Set `labels` on an experiment and keep its others.
 
-        :raises PaiError: the experiment does not exist. The two methods below raise it too.
+        :raises RefusedError: the experiment does not exist. The two methods below raise it too.
         """
         self.edit_experiment(experiment_id, lambda body: _set_labels(body, labels, body["GmtModifiedTime"]))
 
@@ -169,11 +169,11 @@ class Account:
         now = self.clock.now()
         run_ids = [_new_id("run") for _ in range(n)]
 
-        def runs() -> Iterator[Run]:
+        def runs() -> Iterator[StoredRun]:
             for index, run_id in enumerate(run_ids):
                 given = _at(gmt_create_time, index)
                 created = iso(from_iso(given) if given else now - (n - 1 - index) / 1000)
-                run = Run(
+                run = StoredRun(
                     run_id=run_id,
                     workspace_id=workspace_id,
                     experiment_id=experiment_id,
@@ -188,7 +188,7 @@ class Account:
                     key: Label(value, created, created) for key, value in (_at(labels, index) or {}).items()
                 }
                 run.metrics = {
-                    key: Metric(key, value, 0, int(now * 1000))
+                    key: StoredMetric(key, value, 0, int(now * 1000))
                     for key, value in (_at(metrics, index) or {}).items()
                 }
                 yield run
@@ -199,7 +199,7 @@ class Account:
     def label_run(self, run_id: str, labels: dict[str, str]) -> None:
         """Set `labels` on a run and keep its others.
 
-        :raises PaiError: the run does not exist. The methods below raise it too.
+        :raises RefusedError: the run does not exist. The methods below raise it too.
         """
         self.edit_run(run_id, lambda run: run.label(labels, run.modified))
 
@@ -210,23 +210,25 @@ class Account:
     def measure_run(self, run_id: str, metrics: dict[str, float], *, step: int | None = None) -> None:
         """Log metrics, as LogRunMetrics does, with the time of the emulator's clock."""
         timestamp = int(self.clock.now() * 1000)
-        self.log_metrics(run_id, [Metric(key, value, step or 0, timestamp) for key, value in metrics.items()])
+        self.log_metrics(
+            run_id, [StoredMetric(key, value, step or 0, timestamp) for key, value in metrics.items()]
+        )
 
-    def log_metrics(self, run_id: str, metrics: list[Metric]) -> None:
+    def log_metrics(self, run_id: str, metrics: list[StoredMetric]) -> None:
         """Add to a run's history, and to its last values."""
 
-        def measure(run: Run) -> None:
+        def measure(run: StoredRun) -> None:
             for metric in metrics:
                 run.measure(metric)
 
         self.edit_run(run_id, measure, metrics)
 
     def edit_run(
-        self, run_id: str, edit: Callable[[Run], object], logged: list[Metric] | None = None
+        self, run_id: str, edit: Callable[[StoredRun], object], logged: list[StoredMetric] | None = None
     ) -> None:
         """Let `edit` change a run, and add `logged` to its history, in one transaction."""
 
-        def edit_and_date(run: Run) -> None:
+        def edit_and_date(run: StoredRun) -> None:
             run.modified = self.clock.iso()
             edit(run)
 
@@ -243,7 +245,7 @@ class Account:
 
         `Labels`, `Params` and `Metrics` are dicts here (key to value), which are easier to compare.
         """
-        return [_plain(Run.parse(rendered)) for rendered in self.state.runs()]
+        return [_plain(StoredRun.parse(rendered)) for rendered in self.state.runs()]
 
     def _home(self, experiment_id: str | None, workspace_id: str | None) -> tuple[str, str]:
         if experiment_id is None:
@@ -279,7 +281,7 @@ def _at(value: T | Callable[[int], T] | None, index: int) -> Any:
     return value(index) if callable(value) else value
 
 
-def _plain(run: Run) -> dict[str, Any]:
+def _plain(run: StoredRun) -> dict[str, Any]:
     return {
         "RunId": run.run_id,
         "Name": run.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class PaiError(Exception):
+class RefusedError(Exception):
     """A refusal as PAI sends it: HTTP `status`, `code` and `message`."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -13,14 +13,14 @@ class PaiError(Exception):
         self.message = message
 
 
-def invalid(name: str, reason: str) -> PaiError:
+def invalid(name: str, reason: str) -> RefusedError:
     """Return the refusal of the parameter `name`, with the reason.
 
     PAI's codes for wrong parameters are not documented: the emulator has one code for all of them.
     """
-    return PaiError(400, "InvalidParameter", f"The parameter {name} is not valid: {reason}.")
+    return RefusedError(400, "InvalidParameter", f"The parameter {name} is not valid: {reason}.")
 
 
-def not_found(noun: str, identity: str) -> PaiError:
+def not_found(noun: str, identity: str) -> RefusedError:
     """Return the refusal for a workspace, experiment or run that does not exist."""
-    return PaiError(404, f"{noun}NotFound", f"{noun} {identity!r} does not exist.")
+    return RefusedError(404, f"{noun}NotFound", f"{noun} {identity!r} does not exist.")

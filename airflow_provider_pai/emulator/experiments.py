@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .errors import PaiError, invalid, not_found
+from .errors import RefusedError, invalid, not_found
 from .paging import read_order, read_page
 from .parameters import Query
 from .records import answer as run_answer
@@ -56,7 +56,7 @@ def _refuse_taken(service: Service, name: str | None, workspace_id: str, renamed
     for body in service.account.state.experiments(workspace_id):
         if body["Name"] == name and body["ExperimentId"] != renamed:
             status, code, message = TAKEN[service.quirks.name_taken]
-            raise PaiError(status, code, message.format(name))
+            raise RefusedError(status, code, message.format(name))
 
 
 @operation("GET", "experiments/{ExperimentId}")
@@ -65,7 +65,7 @@ def get_experiment(service: Service, call: Call) -> str:
     experiment_id, verbose = call.path["ExperimentId"], call.query.boolean("Verbose")
     if service.hidden_experiments.get(experiment_id, 0) > 0:
         service.hidden_experiments[experiment_id] -= 1
-        raise PaiError(404, "NotFoundErrorProblem", f"Experiment {experiment_id!r} is not visible yet.")
+        raise RefusedError(404, "NotFoundErrorProblem", f"Experiment {experiment_id!r} is not visible yet.")
     body = service.account.state.experiment(experiment_id)
     if body is None:
         raise not_found("Experiment", experiment_id)
@@ -105,7 +105,7 @@ def delete_experiment(service: Service, call: Call) -> str:
     experiment_id = call.path["ExperimentId"]
     refused = service.quirks.experiment_with_runs == "refused"
     if refused and service.account.state.latest_run(experiment_id) is not None:
-        raise PaiError(400, "ExperimentNotEmpty", f"Experiment {experiment_id!r} still has runs.")
+        raise RefusedError(400, "ExperimentNotEmpty", f"Experiment {experiment_id!r} still has runs.")
     service.account.delete_experiment(experiment_id)
     return answer_both(call)
 

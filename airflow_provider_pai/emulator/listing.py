@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .records import Run
+from .records import StoredRun
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS listing (
@@ -60,7 +60,7 @@ Row = tuple[str, str, str, int, str, str, str, str]
 """A run under one of its labels: the columns of the index, in their order."""
 
 
-def rows(seq: int, run: Run) -> list[Row]:
+def rows(seq: int, run: StoredRun) -> list[Row]:
     """The index rows of the run stored as `seq`."""
     labels = ["", *(_label((key, label.value)) for key, label in run.labels.items())]
     rest = (run.created, seq, run.name, run.experiment_id, run.source_type, run.source_id)

@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_plus
 
-from .errors import PaiError
+from .errors import RefusedError
 
 if TYPE_CHECKING:
     from .signature import Arrived
@@ -33,10 +33,10 @@ def check_form(request: Arrived) -> None:
     """Refuse a request that does not say how it is signed, or when."""
     for name, wanted in (("x-acs-signature-method", "HMAC-SHA1"), ("x-acs-signature-version", "1.0")):
         if request.headers.get(name) != wanted:
-            raise PaiError(400, "IncompleteSignature", f"{name} must be {wanted}.")
+            raise RefusedError(400, "IncompleteSignature", f"{name} must be {wanted}.")
     for name in ("date", "x-acs-signature-nonce"):
         if not request.headers.get(name):
-            raise PaiError(400, "IncompleteSignature", f"The header {name} is missing.")
+            raise RefusedError(400, "IncompleteSignature", f"The header {name} is missing.")
 
 
 def date(request: Arrived) -> float:
@@ -44,7 +44,7 @@ def date(request: Arrived) -> float:
     try:
         return parsedate_to_datetime(request.headers["date"]).timestamp()
     except (ValueError, OverflowError):
-        raise PaiError(400, "InvalidTimeStamp.Format", "Date must be a date of HTTP, in GMT.") from None
+        raise RefusedError(400, "InvalidTimeStamp.Format", "Date must be a date of HTTP, in GMT.") from None
 
 
 def check_signature(request: Arrived, secret: str, signature: str) -> None:
@@ -54,10 +54,10 @@ def check_signature(request: Arrived, secret: str, signature: str) -> None:
         digest
         and digest != base64.b64encode(hashlib.md5(request.body, usedforsecurity=False).digest()).decode()
     ):
-        raise PaiError(400, "InvalidDigest", "Content-MD5 is not the hash of the body.")
+        raise RefusedError(400, "InvalidDigest", "Content-MD5 is not the hash of the body.")
     texts = list(_texts_to_sign(request))
     if not any(hmac.compare_digest(_sign(text, secret), signature.encode()) for text in texts):
-        raise PaiError(
+        raise RefusedError(
             400,
             "SignatureDoesNotMatch",
             f"Specified signature is not matched with our calculation. server string to sign is [{texts[0]}]",

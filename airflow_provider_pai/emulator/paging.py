@@ -12,7 +12,7 @@ from .parameters import Query
 
 
 @dataclass(frozen=True)
-class Page:
+class Slice:
     """A part of a result: `limit` entries from `offset`, or none of them if `blank`."""
 
     offset: int
@@ -48,7 +48,7 @@ class Page:
         return position
 
 
-def read_page(query: Query, quirks: Quirks, default_size: int = 10) -> Page:
+def read_page(query: Query, quirks: Quirks, default_size: int = 10) -> Slice:
     """Read which page the request asks for. The token wins over a number; the spec does not say."""
     token = query.integer("PageToken", least=0)
     by_token = query.integer("MaxResults", least=1)
@@ -56,11 +56,11 @@ def read_page(query: Query, quirks: Quirks, default_size: int = 10) -> Page:
     by_number = query.integer("PageSize", least=1)
     limit = _allowed(by_token or by_number or default_size, quirks)
     if token is None and by_token is None and (number or by_number):
-        return Page(((number or 1) - 1) * limit, limit, False, quirks)
+        return Slice(((number or 1) - 1) * limit, limit, False, quirks)
     position, blank = token or 0, False
     if quirks.empty_pages == "between":
         position, blank = (position + 1) // 2, position % 2 == 1
-    return Page(position * limit if quirks.page_token == "index" else position, limit, blank, quirks)
+    return Slice(position * limit if quirks.page_token == "index" else position, limit, blank, quirks)
 
 
 def _allowed(size: int, quirks: Quirks) -> int:

@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 from .clock import from_iso, iso
-from .errors import PaiError, invalid
-from .records import Metric
+from .errors import RefusedError, invalid
+from .records import StoredMetric
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _LABEL_BYTES = 128
@@ -72,7 +72,7 @@ class Query:
             raise invalid(name, f"{value!r} is not a time like 2021-01-30T12:51:33.028Z") from None
 
 
-class Body:
+class RequestBody:
     """The JSON object in a request's body."""
 
     def __init__(self, raw: bytes) -> None:
@@ -80,9 +80,9 @@ class Body:
             values = json.loads(raw or b"{}")
             json.dumps(values, ensure_ascii=False).encode()  # a lone surrogate could not be stored
         except (ValueError, RecursionError):
-            raise PaiError(400, "InvalidRequestBody", "The body is not JSON.") from None
+            raise RefusedError(400, "InvalidRequestBody", "The body is not JSON.") from None
         if not isinstance(values, dict):
-            raise PaiError(400, "InvalidRequestBody", "The body is not a JSON object.")
+            raise RefusedError(400, "InvalidRequestBody", "The body is not a JSON object.")
         self._values = values
 
     def text(self, name: str) -> str | None:
@@ -136,13 +136,13 @@ class Body:
         """`Params`: a list of `{"Key", "Value"}`."""
         return self._pairs("Params")
 
-    def metrics(self, timestamp: int) -> list[Metric]:
+    def metrics(self, timestamp: int) -> list[StoredMetric]:
         """`Metrics`: a list of `{"Key", "Value", "Step", "Timestamp"}`; the last two may be absent."""
         entries = self._entries("Metrics")
         if not entries:
             raise invalid("Metrics", "it is required")
         return [
-            Metric(
+            StoredMetric(
                 _key("Metrics", entry),
                 _number(entry.get("Value")),
                 _integer("Step", entry.get("Step"), 0),

@@ -23,7 +23,7 @@ class Label(NamedTuple):
     modified: str
 
 
-class Metric(NamedTuple):
+class StoredMetric(NamedTuple):
     """One logged value; `timestamp` is in milliseconds since 1970."""
 
     key: str
@@ -43,7 +43,7 @@ def dumps_non_finite(value: float) -> str:
 
 
 @dataclass
-class Run:
+class StoredRun:
     """A stored run. `metrics` holds the last value of each key; times are ISO."""
 
     run_id: str
@@ -57,9 +57,9 @@ class Run:
     accessibility: str = "PRIVATE"
     labels: dict[str, Label] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, Metric] = field(default_factory=dict)
+    metrics: dict[str, StoredMetric] = field(default_factory=dict)
 
-    def measure(self, metric: Metric) -> None:
+    def measure(self, metric: StoredMetric) -> None:
         """Make `metric` the last value of its key, unless one with a higher step is known."""
         known = self.metrics.get(metric.key)
         if known is None or metric.step >= known.step:
@@ -102,7 +102,7 @@ class Run:
         )
 
     @classmethod
-    def parse(cls, rendered: str) -> Run:
+    def parse(cls, rendered: str) -> StoredRun:
         """Read what `render` wrote."""
         body = json.loads(rendered)
         return cls(
@@ -121,7 +121,7 @@ class Run:
             },
             params={param["Key"]: param["Value"] for param in body["Params"]},
             metrics={
-                metric["Key"]: Metric(
+                metric["Key"]: StoredMetric(
                     metric["Key"], float(metric["Value"]), metric["Step"], metric["Timestamp"]
                 )
                 for metric in body["Metrics"]

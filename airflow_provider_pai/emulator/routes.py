@@ -10,7 +10,7 @@ from urllib.parse import unquote, unquote_plus
 from .account import Account
 from .errors import not_found
 from .faults import Quirks
-from .parameters import Body, Query
+from .parameters import Query, RequestBody
 from .records import dumps
 
 PREFIX = "/api/v1/"
@@ -39,9 +39,9 @@ class Call:
     request_id: str
 
     @property
-    def body(self) -> Body:
+    def body(self) -> RequestBody:
         """The JSON object of the body."""
-        return Body(self.raw_body)
+        return RequestBody(self.raw_body)
 
 
 Operation = Callable[[Service, Call], str]
@@ -82,7 +82,7 @@ def read_query(raw_path: str) -> dict[str, str]:
 def perform(service: Service, call: Call) -> str:
     """Carry out an operation, and return its answer as JSON text.
 
-    :raises PaiError: the operation refuses.
+    :raises RefusedError: the operation refuses.
     """
     return _OPERATIONS[call.action][2](service, call)
 

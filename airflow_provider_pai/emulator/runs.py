@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from .errors import PaiError, invalid, not_found
+from .errors import RefusedError, invalid, not_found
 from .faults import Quirks
 from .listing import Condition, RunSearch
 from .paging import read_order, read_page
 from .parameters import Query
-from .records import Run, dumps, spell_values
+from .records import StoredRun, dumps, spell_values
 from .records import answer as run_answer
 from .routes import Call, Service, answer, answer_both, operation, workspace
 
@@ -94,7 +94,7 @@ def get_run(service: Service, call: Call) -> str:
         if service.quirks.missing_run == "200":
             return answer_both(call)
         if service.quirks.missing_run == "500":
-            raise PaiError(500, "InternalServerErrorProblem", "The run cannot be read.")
+            raise RefusedError(500, "InternalServerErrorProblem", "The run cannot be read.")
         raise not_found("Run", call.path["RunId"])
     run = run_answer(
         rendered,
@@ -129,7 +129,7 @@ def update_run(service: Service, call: Call) -> str:
     name, params = body.name(), body.params()
     replace = service.quirks.update_labels == "replace"
 
-    def edit(run: Run) -> None:
+    def edit(run: StoredRun) -> None:
         run.name = name or run.name
         if labels is not None:
             if replace:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from . import control
 from .account import Account
-from .errors import PaiError
+from .errors import RefusedError
 from .faults import Fault, FaultPlan, Quirks
 from .origin import foreign
 from .routes import Service
@@ -225,7 +225,7 @@ class PaiEmulator(Account):
             callback(*args, **kwargs)
         except BaseException as error:  # pytest.fail raises no Exception
             self._errors.append(error)
-            self._wire.broken = PaiError(
+            self._wire.broken = RefusedError(
                 400, "CallbackFailed", f"The test's own callback failed: {type(error).__name__}: {error}"
             )
 

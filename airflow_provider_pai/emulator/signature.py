@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from urllib.parse import quote, unquote, unquote_plus
 
 from . import older_signature as older
-from .errors import PaiError
+from .errors import RefusedError
 
 ALGORITHM = "ACS3-HMAC-SHA256"
 VERSION = "2021-02-04"
@@ -114,7 +114,7 @@ class Verifier:
     def verify(self, request: Arrived, action: str, now: float) -> None:
         """Return if `request` is a correctly signed call of `action` at unix time `now`.
 
-        :raises PaiError: with the code of the real service.
+        :raises RefusedError: with the code of the real service.
         """
         if "x-acs-bearer-token" in request.headers and "authorization" not in request.headers:
             self._verify_bearer(request, now)
@@ -145,26 +145,28 @@ class Verifier:
     def _key(self, access_key_id: str) -> Key:
         key = self._keys.get(access_key_id)
         if key is None or key.bearer_token:
-            raise PaiError(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
+            raise RefusedError(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
         return key
 
     def _verify_bearer(self, request: Arrived, now: float) -> None:
         if request.headers.get("x-acs-signature-type") != "BEARERTOKEN":
-            raise PaiError(400, "InvalidSignatureType", "x-acs-signature-type must be BEARERTOKEN.")
+            raise RefusedError(400, "InvalidSignatureType", "x-acs-signature-type must be BEARERTOKEN.")
         token = request.headers["x-acs-bearer-token"]
         for key in self._keys.values():
             if key.bearer_token and hmac.compare_digest(key.bearer_token.encode(), token.encode()):
                 if key.expires_at is not None and key.expires_at <= now:
-                    raise PaiError(400, "InvalidBearerToken.Expired", "Specified bearer token is expired.")
+                    raise RefusedError(
+                        400, "InvalidBearerToken.Expired", "Specified bearer token is expired."
+                    )
                 return
-        raise PaiError(400, "InvalidBearerToken", "Specified bearer token is not valid.")
+        raise RefusedError(400, "InvalidBearerToken", "Specified bearer token is not valid.")
 
     def _use_nonce(self, nonce: tuple[str, str], dies: float, now: float) -> None:
         # A replay is refused for its date once that is too old, so the nonce need not be kept any longer.
         while self._forgettable and self._forgettable[0][0] < now:
             self._nonces.discard(heapq.heappop(self._forgettable)[1])
         if nonce in self._nonces:
-            raise PaiError(400, "SignatureNonceUsed", "Specified signature nonce was used already.")
+            raise RefusedError(400, "SignatureNonceUsed", "Specified signature nonce was used already.")
         self._nonces.add(nonce)
         heapq.heappush(self._forgettable, (dies, nonce))
 
@@ -172,20 +174,20 @@ class Verifier:
 def _claim(request: Arrived) -> tuple[str, list[str], str]:
     authorization = request.headers.get("authorization")
     if not authorization:
-        raise PaiError(400, "MissingAuthorization", "The request carries no Authorization header.")
+        raise RefusedError(400, "MissingAuthorization", "The request carries no Authorization header.")
     claim = _AUTHORIZATION.fullmatch(authorization)
     if claim is None:
-        raise PaiError(
+        raise RefusedError(
             400,
             "IncompleteSignature",
             f"Authorization must read '{ALGORITHM} Credential=…,SignedHeaders=…,Signature=…'.",
         )
     signed = claim["signed"].split(";")
     if signed != sorted({name.lower() for name in signed}):
-        raise PaiError(400, "IncompleteSignature", "SignedHeaders must be lower case, sorted and unique.")
+        raise RefusedError(400, "IncompleteSignature", "SignedHeaders must be lower case, sorted and unique.")
     absent = [name for name in signed if name not in request.headers]
     if absent:
-        raise PaiError(400, "IncompleteSignature", f"Signed headers are missing: {', '.join(absent)}.")
+        raise RefusedError(400, "IncompleteSignature", f"Signed headers are missing: {', '.join(absent)}.")
     _require_signed(signed, ALWAYS_SIGNED)
     return claim["access_key_id"], signed, claim["signature"]
 
@@ -193,7 +195,9 @@ def _claim(request: Arrived) -> tuple[str, list[str], str]:
 def _require_signed(signed: list[str], names: frozenset[str]) -> None:
     unsigned = sorted(names.difference(signed))
     if unsigned:
-        raise PaiError(400, "IncompleteSignature", f"These headers must be signed: {', '.join(unsigned)}.")
+        raise RefusedError(
+            400, "IncompleteSignature", f"These headers must be signed: {', '.join(unsigned)}."
+        )
 
 
 def _check_security_token(request: Arrived, key: Key, signed: list[str], now: float) -> None:
@@ -201,21 +205,21 @@ def _check_security_token(request: Arrived, key: Key, signed: list[str], now: fl
     if token is None and key.security_token is None:
         return
     if token is None:
-        raise PaiError(400, "MissingSecurityToken", "SecurityToken is mandatory for this access key.")
+        raise RefusedError(400, "MissingSecurityToken", "SecurityToken is mandatory for this access key.")
     if not hmac.compare_digest(token.encode(), (key.security_token or "").encode()):
-        raise PaiError(400, "InvalidSecurityToken.Malformed", "Specified SecurityToken is malformed.")
+        raise RefusedError(400, "InvalidSecurityToken.Malformed", "Specified SecurityToken is malformed.")
     if key.expires_at is not None and key.expires_at <= now:
-        raise PaiError(400, "InvalidSecurityToken.Expired", "Specified SecurityToken is expired.")
+        raise RefusedError(400, "InvalidSecurityToken.Expired", "Specified SecurityToken is expired.")
     _require_signed(signed, frozenset(["x-acs-security-token", "x-acs-accesskey-id"]))
     if request.headers["x-acs-accesskey-id"] != key.access_key_id:
-        raise PaiError(400, "IncompleteSignature", "x-acs-accesskey-id is not the key of the Credential.")
+        raise RefusedError(400, "IncompleteSignature", "x-acs-accesskey-id is not the key of the Credential.")
 
 
 def _date(request: Arrived) -> float:
     try:
         date = datetime.strptime(request.headers["x-acs-date"], "%Y-%m-%dT%H:%M:%SZ")
     except ValueError:
-        raise PaiError(
+        raise RefusedError(
             400, "InvalidTimeStamp.Format", "x-acs-date must read YYYY-MM-DDThh:mm:ssZ, in UTC."
         ) from None
     return date.replace(tzinfo=timezone.utc).timestamp()
@@ -224,30 +228,30 @@ def _date(request: Arrived) -> float:
 def _check_date(unix_time: float, now: float) -> float:
     """Return the unix time after which this date is no longer accepted."""
     if abs(unix_time - now) > SKEW:
-        raise PaiError(400, "InvalidTimeStamp.Expired", "Specified time stamp or date value is expired.")
+        raise RefusedError(400, "InvalidTimeStamp.Expired", "Specified time stamp or date value is expired.")
     return unix_time + SKEW
 
 
 def _check_action(request: Arrived, action: str | None) -> None:
     if request.headers.get("x-acs-version") != VERSION:
-        raise PaiError(400, "InvalidVersion", f"x-acs-version must be {VERSION}.")
+        raise RefusedError(400, "InvalidVersion", f"x-acs-version must be {VERSION}.")
     if request.headers.get("x-acs-action") != action:
         path = request.raw_path.partition("?")[0]
-        raise PaiError(
+        raise RefusedError(
             404, "InvalidAction.NotFound", f"x-acs-action must be {action} for {request.method} {path}."
         )
 
 
 def _check_signature(request: Arrived, key: Key, signed: list[str], signature: str) -> None:
     if request.headers["x-acs-content-sha256"] != hashlib.sha256(request.body).hexdigest():
-        raise PaiError(400, "SignatureDoesNotMatch", "x-acs-content-sha256 is not the hash of the body.")
+        raise RefusedError(400, "SignatureDoesNotMatch", "x-acs-content-sha256 is not the hash of the body.")
     canonical = canonical_request(request, signed)
     to_sign = f"{ALGORITHM}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     ours = hmac.new(key.access_key_secret.encode(), to_sign.encode(), hashlib.sha256).hexdigest()
     if not hmac.compare_digest(ours, signature):
         # The real service sends its string to sign and canonical request too. With STS they hold the security
         # token, so a client must keep this message out of its logs.
-        raise PaiError(
+        raise RefusedError(
             400,
             "SignatureDoesNotMatch",
             "Specified signature is not matched with our calculation. "

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .listing import SCHEMA, Listing, RunSearch, rows
-from .records import Metric, Run, dumps
+from .records import StoredMetric, StoredRun, dumps
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS workspace (
@@ -132,7 +132,7 @@ class State:
 
     # Runs
 
-    def add_runs(self, runs: Iterable[Run]) -> None:
+    def add_runs(self, runs: Iterable[StoredRun]) -> None:
         """Store new runs in one transaction; their metrics become their history."""
         stream = iter(runs)
         with self._write() as db:
@@ -152,7 +152,9 @@ class State:
                     ),
                 )
 
-    def edit_run(self, run_id: str, edit: Callable[[Run], None], logged: Iterable[Metric] = ()) -> bool:
+    def edit_run(
+        self, run_id: str, edit: Callable[[StoredRun], None], logged: Iterable[StoredMetric] = ()
+    ) -> bool:
         """Let `edit` change a run, and add `logged` to its history. Return whether the run exists."""
         with self._write() as db:
             found = self._find(run_id)
@@ -187,7 +189,9 @@ class State:
         found = self._read("SELECT body FROM run ORDER BY seq")
         return [body for (body,) in found]
 
-    def metric_history(self, run_id: str, key: str, offset: int, limit: int) -> tuple[list[Metric], int]:
+    def metric_history(
+        self, run_id: str, key: str, offset: int, limit: int
+    ) -> tuple[list[StoredMetric], int]:
         """A page of the values logged under `key`, oldest first, and how many there are."""
         with self._lock:
             where = "FROM metric WHERE key = ? AND run = (SELECT seq FROM run WHERE run_id = ?)"
@@ -196,7 +200,7 @@ class State:
                 f"SELECT value, step, timestamp {where} ORDER BY position LIMIT ? OFFSET ?",
                 key, run_id, limit, offset,
             )  # fmt: skip
-        return [Metric(key, float(value), step, timestamp) for value, step, timestamp in found], total
+        return [StoredMetric(key, float(value), step, timestamp) for value, step, timestamp in found], total
 
     def search(self, search: RunSearch, offset: int, limit: int) -> tuple[list[str], int]:
         """A page of the runs that `search` finds, rendered, and how many runs it finds."""
@@ -209,9 +213,9 @@ class State:
         bodies = dict(found)
         return [bodies[seq] for seq in seqs], total
 
-    def _find(self, run_id: str) -> tuple[int, Run] | None:
+    def _find(self, run_id: str) -> tuple[int, StoredRun] | None:
         found = self._read("SELECT seq, body FROM run WHERE run_id = ?", run_id)
-        return (found[0][0], Run.parse(found[0][1])) if found else None
+        return (found[0][0], StoredRun.parse(found[0][1])) if found else None
 
     def _delete(self, db: sqlite3.Connection, run_id: str) -> bool:
         found = self._find(run_id)

@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 from aiohttp import web
 
 from . import experiments, runs  # noqa: F401  each registers its operations
-from .errors import PaiError
+from .errors import RefusedError
 from .faults import INSTEAD, LONGEST, Fault, FaultPlan, Quirks
 from .parameters import Query
 from .routes import Call, Service, perform, read_query, route
@@ -66,7 +66,7 @@ class Wire:
         self.busiest: Counter[str] = Counter()
         self._lately: defaultdict[str, deque[float]] = defaultdict(deque)
         self.before_request: Callable[[str, int], object] | None = None
-        self.broken: PaiError | None = None
+        self.broken: RefusedError | None = None
         """What every request is refused with, once a test's own callback has failed."""
         self._verifier = verifier
         self._faults = faults
@@ -122,13 +122,13 @@ class Wire:
             lately.popleft()
         self.busiest[action] = max(self.busiest[action], len(lately))
 
-    def _make(self, changes: list[Fault]) -> PaiError | None:
+    def _make(self, changes: list[Fault]) -> RefusedError | None:
         """Make the changes that are due. Return what says that one of them failed."""
         try:
             for change in changes:
                 self._change(change)
         except Exception as error:  # such as a run in an experiment that does not exist
-            return PaiError(
+            return RefusedError(
                 400, "FaultFailed", f"A fault of the test failed: {type(error).__name__}: {error}"
             )
         return None
@@ -150,7 +150,7 @@ class Wire:
         call: Call | None,
         request_id: str,
         fault: Fault | None,
-        failed: PaiError | None,
+        failed: RefusedError | None,
     ) -> Reply:
         quirks, host = self.service.quirks, arrived.headers.get("host", "")
         if fault and fault.kind in INSTEAD and failed is None:
@@ -161,17 +161,17 @@ class Wire:
                 raise problem
             if call is None:
                 path = arrived.raw_path.partition("?")[0]
-                raise PaiError(404, "InvalidAction.NotFound", f"No operation is {arrived.method} {path}.")
+                raise RefusedError(404, "InvalidAction.NotFound", f"No operation is {arrived.method} {path}.")
             self._verifier.verify(arrived, call.action, self.service.account.clock.now())
             text = perform(self.service, call)
-        except PaiError as error:
+        except RefusedError as error:
             return _refusal(error, quirks, request_id, host)
         if fault and fault.kind == "patch":
             text = _patched(text, fault)
         return Reply(200, text.encode())
 
 
-def _refusal(error: PaiError, quirks: Quirks, request_id: str, host: str) -> Reply:
+def _refusal(error: RefusedError, quirks: Quirks, request_id: str, host: str) -> Reply:
     if quirks.error_body == "xml":
         text = (
             f"<Error><RequestId>{request_id}</RequestId><HostId>{escape(host)}</HostId>"
@@ -208,7 +208,7 @@ def _instead(fault: Fault, quirks: Quirks, request_id: str, host: str) -> Reply:
         "error": (403, "NoPermission", "You are not authorized to perform this operation."),
         "reset": (503, "", ""),
     }[fault.kind]
-    error = PaiError(fault.status or status, fault.code or code, fault.message or message)
+    error = RefusedError(fault.status or status, fault.code or code, fault.message or message)
     reply = _refusal(error, quirks, request_id, host)
     if fault.retry_after_ms is not None:
         reply.headers["x-acs-retry-after"] = str(fault.retry_after_ms)
