@@ -130,3 +130,12 @@ DATES = re.compile(r"\b(data_interval_\w+|logical_date|execution_date|ds|ds_noda
 def test_nothing_that_is_shown_needs_a_logical_date(page: Path) -> None:
     shown = blocks(str(page.relative_to(ROOT))) if page.suffix == ".md" else [page.read_text("utf-8")]
     assert DATES.findall("\n".join(shown)) == []
+
+
+def test_the_tasks_of_the_page_on_tracking_become_runs(pai: Any) -> None:
+    names: dict[str, Any] = {}
+    exec(for_this_airflow(block_with("docs/tracking.md", "my_dag = training()")), names)
+    assert run_dag(names["my_dag"]).state == "success"
+    assert [run["Params"]["samples"] for run in pai.runs()] == ["120", "600", "898"]
+    exec(block_with("docs/tracking.md", "with PaiHook().track"), {})
+    assert pai.runs()[-1]["Labels"].items() >= {"is_evaluation": "true", "airflow_state": "success"}.items()
