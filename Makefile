@@ -17,6 +17,7 @@ READY  := $(VENV)/$(STAMP)
 CHECKS := .venvs/$(NEWEST)
 CELERY := .venvs/distributed
 ALIPAI := .venvs/alipai
+LOWEST := .venvs/lowest
 
 # What the shell has set for another project or another Airflow stays out. Without bytecode to keep, each of
 # Airflow's many processes compiles all of it again, which doubles what it takes to start.
@@ -44,7 +45,7 @@ ui: $(CHECKS)/$(STAMP)  ## the examples in the web interface of the newest Airfl
 test: $(READY) $(ALIPAI)/$(STAMP) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and types (with the newest Airflow), and all tests that start no Airflow
 	$(PY) -m pytest -q -n 2 --dist worksteal
 
-test-all: $(KNOWN:%=.venvs/%/$(STAMP)) $(ALIPAI)/$(STAMP)  ## the same tests on every supported Airflow, and one table
+test-all: $(KNOWN:%=.venvs/%/$(STAMP)) $(LOWEST)/$(STAMP) $(ALIPAI)/$(STAMP)  ## the same tests on every supported Airflow, and one table
 	@$(CHECKS)/bin/python -m tests.matrix $(KNOWN)
 
 E2E := $(NEWEST) 3.2.2 2.10.4
@@ -118,6 +119,14 @@ $(ALIPAI)/$(STAMP): $(CHECKS)/$(STAMP) constraints/alipai.txt
 	@$(CHECKS)/bin/uv venv --quiet --python $(CHECKS)/bin/python $(ALIPAI)
 	@$(CHECKS)/bin/uv pip install --quiet --no-deps --python $(ALIPAI)/bin/python -r constraints/alipai.txt || \
 	    { echo "==> it cannot be installed here, so that its test is skipped"; rm -rf $(ALIPAI)/bin; }
+	@touch $@
+
+# The Airflow is the oldest, which runs on fewer Pythons: PYTHON is checked where that one's environment is made.
+$(LOWEST)/$(STAMP): constraints/lowest.txt pyproject.toml | .venvs/2.10.4/$(STAMP)
+	@echo "==> installing the lowest versions of all that is declared into $(LOWEST)"
+	@rm -rf $(LOWEST)
+	@.venvs/2.10.4/bin/uv venv --quiet --python .venvs/2.10.4/bin/python $(LOWEST)
+	@.venvs/2.10.4/bin/uv pip install --quiet --python $(LOWEST)/bin/python -r constraints/lowest.txt -e .
 	@touch $@
 
 # One environment for each Airflow, made again when what it is made from changes. (3.0 does not make its own home.)

@@ -10,7 +10,6 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import msgspec
@@ -26,6 +25,7 @@ from airflow_provider_pai._compat import (
 )
 from airflow_provider_pai.api.arguments import check_given, check_keywords
 from airflow_provider_pai.api.experiments import ExperimentFilters
+from airflow_provider_pai.api.flow import begun
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -44,7 +44,7 @@ def _verb(flow: Callable[P, api.Flow[T]]) -> Callable[Concatenate[PaiHook, P], T
 
     @functools.wraps(flow)
     def run(self: PaiHook, *args: P.args, **kwargs: P.kwargs) -> T:
-        made = flow(*args, **kwargs)  # refuses wrong arguments before the connection is read
+        made = begun(flow(*args, **kwargs))  # refuses wrong arguments before the connection is read
         return self.client().run(made)
 
     signature = inspect.signature(flow)
@@ -163,8 +163,12 @@ class PaiHook(BaseHook):
         :param max_runs: how many runs to return at most.
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
-        flow = api.list_runs(self.query(**filters), page_size=page_size, max_runs=max_runs)
-        return self.client().run(flow)
+
+        def flow(query: api.RunQuery) -> api.Flow[list[api.Run]]:
+            return api.list_runs(query, page_size=page_size, max_runs=max_runs)
+
+        begun(flow(api.RunQuery.of(**filters)))  # refuses wrong arguments before the connection is read
+        return self.client().run(flow(self.query(**filters)))
 
     def iter_runs(
         self, *, page_size: int = 100, max_runs: int | None = None, **filters: Unpack[RunFilters]
@@ -174,8 +178,9 @@ class PaiHook(BaseHook):
         In a long history ``created_after`` costs less with ``order_by="GmtCreateTime DESC"``: the listing
         then ends where the window begins.
         """
+        api.walk_runs(api.RunQuery.of(**filters), page_size=page_size, max_runs=max_runs)  # as above
         listing = api.walk_runs(self.query(**filters), page_size=page_size, max_runs=max_runs)
-        return islice(self.client().iter(listing), max_runs)
+        return self.client().iter(listing)
 
     def list_runs_page(self, **parameters: Any) -> api.RunPage:
         """Return one page as PAI answers it. Takes any of the 15 documented parameters in snake_case.
@@ -187,7 +192,7 @@ class PaiHook(BaseHook):
         """
         for name in parameters.keys() & {*api.RunQuery.__struct_fields__}:
             check_given(name, parameters[name])
-        api.list_runs_page(**parameters)  # refuses wrong parameters before the connection is read
+        begun(api.list_runs_page(**parameters))  # refuses wrong parameters before the connection is read
         workspace_id = self._workspace(parameters.get("workspace_id"))
         return self.client().run(api.list_runs_page(**{**parameters, "workspace_id": workspace_id}))
 
@@ -260,7 +265,9 @@ class PaiHook(BaseHook):
 
     def _in_workspace(self, make: Callable[..., api.Flow[str]], workspace_id: str | None) -> str:
         """Run a flow that has to name its workspace."""
-        make(workspace_id=workspace_id or "any")  # refuses wrong arguments before the connection is read
+        begun(
+            make(workspace_id=workspace_id or "any")
+        )  # refuses wrong arguments before the connection is read
         found = self._workspace(workspace_id) or self.get_default_workspace().workspace_id
         return self.client().run(make(workspace_id=found))
 
@@ -272,6 +279,7 @@ class PaiHook(BaseHook):
         check_keywords(filters, ExperimentFilters.__annotations__)
         for name, value in filters.items():
             check_given(name, value)
+        begun(api.list_experiments(**filters))  # refuses wrong arguments before the connection is read
         filters["workspace_id"] = self._workspace(filters.get("workspace_id"))
         return self.client().run(api.list_experiments(**filters))
 

@@ -63,11 +63,11 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     :raises PaiUsageError: when the DAG is parsed: filters, bounds or rules that cannot be meant, a
         ``start_from_trigger`` that this Airflow lacks, or parameters that contradict each other.
 
-    **Example.** A daily DAG run for 2025-10-20 waits with ``labels="is_evaluation:true"``,
-    ``created_after="{{ data_interval_start }}"``, ``poke_interval=60`` and ``timeout=3600``. The task starts
-    at 14:00:00 and asks at once. A run created at 09:00 that day is labelled at 14:30:20: the poll at
-    14:31:00 or before finds it. A run of the 19th that is labelled on the 20th never counts, since it was
-    created before the window. Without any, the task times out at 15:00:00.
+    **Example.** A DAG run of 2025-10-20 waits with ``labels="is_evaluation:true"``,
+    ``created_after=midnight()`` (:mod:`airflow_provider_pai.windows`), ``poke_interval=60`` and
+    ``timeout=3600``. The task starts at 14:00:00 and asks at once. A run created at 09:00 that day is
+    labelled at 14:30:20: the poll at 14:31:00 or before finds it. A run of the 19th that is labelled on the
+    20th never counts, since it was created before the window. Without any, the task times out at 15:00:00.
 
     **In every mode the same.** A timeout is an ``AirflowSensorTimeout``, or a skip with ``soft_fail``.
     ``execution_timeout`` bounds a deferred wait as it bounds one in poke mode, with Airflow's retries. What

@@ -1,7 +1,8 @@
 """The tests on every supported Airflow, three at a time, and one table of what came of it: make test-all.
 
 What says the same on every Airflow (the marker `any_airflow`, which tests/conftest.py gives) runs on the
-oldest and the newest alone, with the oldest and the newest of all libraries; all else runs on each.
+oldest and the newest alone, with the oldest and the newest of all libraries; all else runs on each. The tests
+of what uses other libraries most run once more with the lowest versions that pyproject.toml declares.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 AT_ONCE = 3
 SECONDS = 1200
 """How long the tests may take on one Airflow."""
+LOWEST = "lowest"
+USING_LIBRARIES = ("client", "connection", "sources", "tls", "verdict")
+"""The test modules that run with the lowest versions: all else says the same with any."""
 SHOWN = 20_000
 """How much of the end of a log is printed, in characters; pytest tells its failures there."""
 
@@ -62,8 +66,13 @@ def run(airflow: str, *choice: str) -> Outcome:
             status = None
     outcome = Outcome(airflow, status, time.monotonic() - started, log, *count(report))
     said = f"{outcome.counts['passed']} passed, {outcome.failed} failed"
-    print(f"Airflow {airflow}: {said}, {outcome.seconds:.0f} s", flush=True)
+    print(f"{title(airflow)}: {said}, {outcome.seconds:.0f} s", flush=True)
     return outcome
+
+
+def title(airflow: str) -> str:
+    """Return what a line of output calls an environment."""
+    return "Lowest versions" if airflow == LOWEST else f"Airflow {airflow}"
 
 
 def count(report: Path) -> tuple[Counter[str], Counter[str]]:
@@ -107,16 +116,17 @@ def main() -> None:
             pool.submit(run, airflow, *([] if airflow in whole else ["-m", "not any_airflow"]))
             for airflow in reversed(airflows)
         ]
-        outcomes = [future.result() for future in reversed(running)]
+        lowest = pool.submit(run, LOWEST, *(f"tests/test_{name}.py" for name in USING_LIBRARIES))
+        outcomes = [lowest.result(), *(future.result() for future in reversed(running))]
     for outcome in outcomes:
         if outcome.failed:
             print(
-                f"\n==> Airflow {outcome.airflow} ended with {outcome.status}; the whole log is {outcome.log}"
+                f"\n==> {title(outcome.airflow)} ended with {outcome.status}; the whole log is {outcome.log}"
             )
             print(outcome.log.read_text(errors="replace")[-SHOWN:])
     for outcome in outcomes:
         for reason, number in outcome.skipped.items():
-            print(f"Airflow {outcome.airflow} skipped {number}: {reason}")
+            print(f"{title(outcome.airflow)} skipped {number}: {reason}")
     for airflow in airflows:
         if airflow not in whole:
             print(f"Airflow {airflow} ran without what says the same on every Airflow")

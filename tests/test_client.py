@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import gc
 import gzip
 import json
 import logging
 import math
+import platform
 import re
 import socket
 import threading
+import time
 import traceback
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from typing import Any
 
 import pytest
 
+from airflow_provider_pai import __version__
 from airflow_provider_pai.api import (
     AsyncPaiClient,
     Credential,
@@ -30,9 +38,11 @@ from airflow_provider_pai.api import (
     PaiNotFoundError,
     PaiNotJsonError,
     PaiPermissionError,
+    PaiResponseError,
     PaiThrottledError,
     PaiTransportError,
     PaiUnavailableError,
+    PaiUsageError,
     Request,
     Response,
     RunQuery,
@@ -59,6 +69,7 @@ from airflow_provider_pai.api import (
     update_experiment,
     update_run,
     walk_runs,
+    wire,
 )
 
 pytestmark = pytest.mark.timeout(30)
@@ -310,6 +321,23 @@ def test_a_write_says_how_long_it_is_and_that_it_is_json(caller):
     assert body in (b"", b'{"ExperimentId":"exp-1"}')
 
 
+def test_a_request_says_who_asks(caller):
+    with raw_server(http(b"{}")) as (url, heard):
+        caller.run(url, one_attempt())
+    agents = re.findall(rb"^user-agent: (.*)\r$", heard[0], re.IGNORECASE | re.MULTILINE)
+    ours, python = f"airflow-provider-pai/{__version__}", f"python/{platform.python_version()}"
+    airflow = f"apache-airflow/{metadata.version('apache-airflow')}"
+    assert [agent.decode() for agent in agents] == [f"{ours} {airflow} {python}"]
+
+
+def test_without_airflow_it_is_not_named(monkeypatch):
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert re.fullmatch(r"airflow-provider-pai/\S+ python/\S+", wire.user_agent.__wrapped__())
+
+
 def test_no_nonce_is_used_twice_over_all_attempts(caller):
     with raw_server(http(b"{}", b"HTTP/1.1 503 Busy")) as (url, heard), pytest.raises(PaiUnavailableError):
         caller.run(url, get_run("run-1"))
@@ -391,6 +419,54 @@ class Failing:
     def get(self) -> Credential:
         self.asked += 1
         raise self.error
+
+
+def test_a_flow_learns_what_is_wrong_with_the_credential(caller):
+    def careful() -> Flow[str]:
+        try:
+            yield from get_run("run-1")
+        except PaiConfigurationError as error:
+            return str(error)
+        return ""
+
+    wrong = Failing(PaiConfigurationError("no such role"))
+    assert caller.run("http://127.0.0.1:9", careful(), key=wrong) == "no such role"
+
+
+def test_a_credential_that_fails_when_nobody_waits_any_more_is_not_spoken_of():
+    class Slow(Failing):
+        blocking = True
+
+        def get(self) -> Credential:
+            time.sleep(0.2)
+            return super().get()
+
+    said: list[Any] = []
+
+    async def drive() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        source = Slow(PaiTransportError("no metadata service", sent=False))
+        async with AsyncPaiClient("http://127.0.0.1:9", source) as one:
+            waiting = asyncio.create_task(one.run(get_run("run-1")))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await asyncio.sleep(0.2)
+        gc.collect()
+
+    asyncio.run(drive())
+    assert said == []
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff"])
+def test_what_is_not_text_is_an_error_of_the_call(caller, text):
+    def one() -> Flow[Any]:
+        return (yield Request(action="ListRuns", path="/api/v1/runs", query={"PageToken": text}))
+
+    outcome = caller.run("http://127.0.0.1:9", one())
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.error, PaiUsageError)
+    assert not outcome.sent
 
 
 def test_a_source_that_cannot_be_reached_is_asked_again_and_one_that_is_wrong_is_not(caller):
@@ -486,6 +562,18 @@ def test_a_kept_connection_that_breaks_costs_an_attempt_and_no_silent_repeat(cal
     assert len(pai_emulator.runs()) == 1
 
 
+@pytest.mark.parametrize("fault", ["reset", "reset_after"])
+def test_no_library_repeats_a_read_on_a_kept_connection_that_breaks(caller, pai_emulator, fault):
+    def then_it_breaks() -> Flow[Any]:
+        yield from list_runs(RunQuery())
+        pai_emulator.inject(fault, times=None)
+        return (yield from list_runs(RunQuery()))
+
+    with pytest.raises(PaiTransportError):
+        caller.run(pai_emulator.url, then_it_breaks())
+    assert pai_emulator.request_counts == {"ListRuns": 1 + flow.ATTEMPTS}
+
+
 @pytest.mark.parametrize("fault", ["slow", "drip"])
 def test_an_answer_that_takes_too_long_is_abandoned(caller, pai_emulator, fault):
     # 60 s late, or about 100 bytes 0.2 s apart: never silent for as long as the limit on silence.
@@ -496,13 +584,111 @@ def test_an_answer_that_takes_too_long_is_abandoned(caller, pai_emulator, fault)
     assert "time" in outcome.reason.lower()
 
 
+@contextlib.contextmanager
+def dripping_server(start: bytes, drip: bytes, seconds: float) -> Iterator[str]:
+    """A server that begins to answer, and then sends the same bytes again and again."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            connection.settimeout(1)
+            connection.recv(65536)
+            connection.sendall(start)
+            while not over.wait(seconds):
+                connection.sendall(drip)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        over.set()
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(timeout=5)
+
+
+DRIPS = {
+    "status": (b"", b"H", 0.05),
+    "header": (b"HTTP/1.1 200 OK\r\n", b"X", 0.05),
+    "chunk size": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0", 0.05),
+    "body": (b"HTTP/1.1 200 OK\r\n\r\n", b" ", 0.05),
+    "100": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05),
+    "103": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", 0.05),
+    "flood of 100": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0.0),
+    "flood of 103": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 100, 0.0),
+}
+
+
+@pytest.mark.parametrize("kind", [*DRIPS, "status by proxy", "header by proxy"])
+def test_an_answer_that_drips_ends_with_its_time(caller, monkeypatch, kind):
+    name, by_proxy, _ = kind.partition(" by proxy")
+    with dripping_server(*DRIPS[name]) as url:
+        if by_proxy:
+            monkeypatch.setenv("HTTPS_PROXY", url)
+        started = time.monotonic()
+        outcome = caller.run("https://pai.invalid" if by_proxy else url, one_attempt(limit=0.3))
+    assert isinstance(outcome, Failure)
+    assert outcome.sent is not bool(by_proxy)
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints", "199 Unheard of"])
+def test_an_interim_answer_is_not_the_answer(caller, status):
+    interim = f"HTTP/1.1 {status}\r\nLink: </x>; rel=preload\r\n\r\n".encode()
+    with raw_server(2 * interim + http(b'{"Runs": [{"RunId": "run-1"}]}')) as (url, heard):
+        assert [run.run_id for run in caller.run(url, list_runs(RunQuery()))] == ["run-1"]
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_an_answer_that_unpacks_to_too_much_is_not_unpacked(caller, encoding):
+    packing = zlib.compressobj(9, zlib.DEFLATED, 31 if encoding == "gzip" else 15)
+    packed = b"".join(packing.compress(bytes(2**20)) for _ in range(64)) + packing.flush()
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}".encode()
+    tracemalloc.start()
+    with raw_server(http(packed, head)) as (url, _):
+        outcome = caller.run(url, one_attempt())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.error, PaiResponseError)
+    assert peak < 3 * wire.MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize("window", [15, -15], ids=["zlib", "raw"])
+def test_both_kinds_of_deflate_are_understood(caller, window):
+    packing = zlib.compressobj(9, zlib.DEFLATED, window)
+    packed = packing.compress(b'{"Runs": [{"RunId": "run-1"}]}') + packing.flush()
+    with raw_server(http(packed, b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate")) as (url, _):
+        assert [run.run_id for run in caller.run(url, list_runs(RunQuery()))] == ["run-1"]
+
+
+def test_the_largest_answer_is_decoded_in_a_moment():
+    number = wire.MAX_BODY_BYTES // len(b'{"RunId":"1000000"},')
+    body = b",".join(b'{"RunId":"%d"}' % (1_000_000 + index) for index in range(number))
+    listing = list_runs(RunQuery())
+    next(listing)
+    started = time.process_time()
+    with pytest.raises(StopIteration) as ended:
+        listing.send(Response(status=200, headers={}, body=b'{"Runs":[%s]}' % body))
+    assert len(ended.value.value) == number
+    assert time.process_time() - started < 5  # 1 s where nothing else runs; 64 MiB took 20 s
+
+
 def test_an_answer_that_is_too_large_is_abandoned(caller, pai_emulator, monkeypatch):
-    monkeypatch.setattr(client, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(wire, "MAX_BODY_BYTES", 1000)
     monkeypatch.setattr(client, "CHUNK_BYTES", 100)
     pai_emulator.inject("body", body=b" " * 2000, times=None)
     outcome = caller.run(pai_emulator.url, one_attempt())
     assert isinstance(outcome, Failure)
     assert "1000 bytes" in outcome.reason
+    with pytest.raises(PaiResponseError, match="1000 bytes") as caught:
+        caller.run(pai_emulator.url, list_runs(RunQuery()))
+    assert not caught.value.retryable
+    assert len(pai_emulator.requests) == 2
 
 
 def test_a_closed_port_is_a_transport_error_that_was_never_sent(caller):
@@ -709,10 +895,94 @@ def test_the_environments_proxy_is_used_with_its_login(caller, monkeypatch):
     assert b"proxy-authorization: basic dxnlcjpwyxnz" in head
 
 
-def test_no_proxy_is_used_where_the_environment_says_so(caller, monkeypatch, pai_emulator):
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert caller.run(pai_emulator.url, list_runs(RunQuery())) == []
+@pytest.mark.parametrize(
+    ("setting", "login"),
+    [
+        ("{host}", None),
+        ("http://{host}/", None),
+        ("user:pass@{host}", "user:pass"),
+        ("http://user@{host}", "user:"),
+        ("http://%E9%98%B6%E6%AE%B5:p%40ss%2F%23w@{host}", "阶段:p@ss/#w"),
+        ("http://jörg:pässwört@{host}", "jörg:pässwört"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("name", ["HTTP{s}_PROXY", "all_proxy"])
+def test_a_proxy_setting_means_the_same_to_both(caller, monkeypatch, setting, login, scheme, name):
+    with raw_server(http(b"", b"HTTP/1.1 407 Who are you")) as (url, heard):
+        proxy = setting.format(host=url.removeprefix("http://"))
+        monkeypatch.setenv(name.format(s="S" * (scheme == "https")), proxy)
+        outcome = caller.run(f"{scheme}://pai.invalid", one_attempt())
+    if scheme == "http":
+        assert outcome.status == 407  # the proxy's answer looks like any other
+        assert heard[0].startswith(b"GET http://pai.invalid/api/v1/runs ")
+    else:
+        assert isinstance(outcome, Failure)
+        assert outcome.sent is False
+        assert heard[0].startswith(b"CONNECT pai.invalid:443 ")
+    sent = re.findall(rb"^proxy-authorization: basic (.*)\r$", heard[0], re.IGNORECASE | re.MULTILINE)
+    assert [base64.b64decode(each).decode() for each in sent] == ([login] if login is not None else [])
+    assert b"authorization: ACS3" not in heard[0] or scheme == "http"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("socks5://user:proxy-password@127.0.0.1:1080", "'socks5'.* not supported"),
+        ("socks5h://127.0.0.1:1080", "'socks5h'.* not supported"),
+        ("SOCKS4://127.0.0.1:1080", "'socks4'.* not supported"),
+        ("ftp://127.0.0.1", "'ftp'.* not supported"),
+        ("http://", "not an address"),
+        ("http://:3128", "not an address"),
+        ("http://proxy:port", "not an address"),
+        ("http://proxy:99999", "not an address"),
+        ("http://user:proxy-password/@proxy:3128", "not an address"),
+        ("http://user:#proxy-password@proxy:3128", "not an address"),
+        ("http://pro xy:3128", "not an address"),
+        ("http://[::1:3128", "not an address"),
+    ],
+)
+@pytest.mark.parametrize("kind", [PaiClient, AsyncPaiClient])
+def test_a_proxy_that_is_not_supported_is_refused_when_the_client_is_made(monkeypatch, kind, setting, said):
+    monkeypatch.setenv("HTTPS_PROXY", setting)
+    with pytest.raises(PaiConfigurationError, match=f"HTTPS_PROXY.*{said}") as caught:
+        kind("https://pai.invalid", StaticCredential(Credential(**KEY)))
+    assert "proxy-password" not in str(caught.value)
+    assert kind("http://pai.invalid", StaticCredential(Credential(**KEY)))  # which does not use it
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", b"", b"SSH-2.0\r\n"])
+def test_a_write_that_a_proxy_refuses_is_tried_again_since_pai_never_saw_it(caller, monkeypatch, answer):
+    with raw_server(answer) as (url, heard):
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        with pytest.raises(PaiTransportError, match="CreateRun") as caught:
+            caller.run("https://pai.invalid", create_run("exp-1"))
+    assert caught.value.sent is False
+    assert len(heard) == flow.ATTEMPTS
+
+
+def test_a_write_to_a_proxy_that_is_not_there_is_tried_again(caller, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "127.0.0.1:9")
+    with pytest.raises(PaiTransportError) as caught:
+        caller.run("http://pai.invalid", create_run("exp-1"))
+    assert caught.value.sent is False
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.1", "[::1]", "pai.localhost"])
+def test_loopback_never_goes_through_a_proxy(caller, monkeypatch, host):
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:9")
+    outcome = caller.run(f"http://{host}:9", one_attempt())
+    assert isinstance(outcome, Failure)
+    with raw_server(http(b"{}")) as (url, _):
+        assert caller.run(url, one_attempt()).status == 200
+
+
+def test_no_proxy_is_used_where_the_environment_says_so(caller, monkeypatch):
+    with raw_server(http(b"{}")) as (proxy, heard):
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "pai.invalid")
+        assert isinstance(caller.run("http://pai.invalid", one_attempt()), Failure)
+        assert heard == []
 
 
 def test_a_netrc_login_does_not_replace_the_signature(caller, monkeypatch, pai_emulator, tmp_path):
@@ -760,6 +1030,45 @@ def test_connections_are_kept(caller, pai_emulator):
     assert len({request.client_port for request in pai_emulator.requests}) == 1
 
 
+@contextlib.contextmanager
+def forgetful_server() -> Iterator[tuple[str, list[socket.socket]]]:
+    """A server behind a gateway that forgets: each connection is answered once, and then no more."""
+    connections: list[socket.socket] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connections.append(listener.accept()[0])
+                connections[-1].recv(65536)
+                connections[-1].sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"RunId":"run-1"}')
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", connections
+    finally:
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        for each in (listener, *connections):
+            each.close()
+        thread.join(timeout=5)
+
+
+def test_a_connection_that_was_long_unused_is_not_used_again(caller, monkeypatch):
+    assert wire.IDLE_SECONDS == 15
+    monkeypatch.setattr(wire, "IDLE_SECONDS", 0.2)
+
+    def trained() -> Flow[Any]:
+        run_id = yield from create_run("exp-1")
+        time.sleep(0.3)  # longer than a gateway remembers
+        yield from log_run_metrics(run_id, {"accuracy": 0.93})
+
+    with forgetful_server() as (url, connections):
+        caller.run(url, trained())
+    assert len(connections) == 2
+
+
 def test_a_paginator_asks_for_no_page_before_it_is_needed(pai_emulator):
     pai_emulator.add_runs(30)
     with PaiClient(pai_emulator.url, StaticCredential(Credential(**KEY))) as one:
@@ -779,3 +1088,36 @@ def test_an_error_inside_a_flow_leaves_the_client_usable(caller, pai_emulator):
         return (yield from list_runs(RunQuery()))
 
     assert caller.run(pai_emulator.url, both()) == []
+
+
+# --- what cannot be held wrongly
+
+
+def test_a_flow_that_has_run_is_refused(pai_emulator, caller):
+    listing = list_runs(RunQuery())
+    with pytest.raises(PaiUsageError, match="has run already"):
+        caller.run(pai_emulator.url, listing, listing)
+
+
+@pytest.mark.parametrize("most", [1, 5, 100, 101])
+def test_no_more_runs_are_yielded_than_were_asked_for(pai_emulator, caller, most):
+    pai_emulator.add_runs(230, labels={"a": "b"})
+    listing = walk_runs(RunQuery(labels="a:b"), page_size=100, max_runs=most)
+    assert len(caller.pages(pai_emulator.url, listing)) == most
+
+
+def test_a_plain_credential_is_a_source(pai_emulator, caller):
+    assert caller.run(pai_emulator.url, list_runs(RunQuery()), key=Credential(**KEY)) == []
+
+
+def test_an_async_client_that_is_not_open_says_so(pai_emulator):
+    async def drive() -> None:
+        client = AsyncPaiClient(pai_emulator.url, Credential(**KEY))
+        with pytest.raises(PaiUsageError, match="not open: async with"):
+            await client.run(list_runs(RunQuery()))
+        async with client:
+            assert await client.run(list_runs(RunQuery())) == []
+        with pytest.raises(PaiUsageError, match="not open: async with"):
+            await client.run(list_runs(RunQuery()))
+
+    asyncio.run(drive())

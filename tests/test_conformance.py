@@ -312,7 +312,7 @@ def test_what_can_be_different_has_been_seen_different() -> None:
 
 
 def test_an_answer_that_cannot_be_read_is_different(ask: Any, pai_emulator: Any) -> None:
-    pai_emulator.inject("patch", action="GetDefaultWorkspace", fields={"WorkspaceId": 145883})
+    pai_emulator.inject("patch", action="GetDefaultWorkspace", fields={"WorkspaceId": ["145883"]})
     report = ask()
     assert report.named("different") == {"default_workspace"}
     seen = report.found["default_workspace"][1]

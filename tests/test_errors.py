@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_pai import api
 from airflow_provider_pai.api import errors
 from airflow_provider_pai.api.errors import (
     PaiApiError,
@@ -143,3 +144,7 @@ def test_the_drawing_in_the_docstring_is_the_tree():
     drawn = re.findall(r"(Pai\w+Error|PaiError)(?: \(ValueError\))?(?: +\((t|r)\))?", errors.__doc__ or "")
     marks = {(False, False): "", (True, True): "t", (False, True): "r"}
     assert set(drawn) == {(type(error).__name__, marks[error.transient, error.retryable]) for error in EVERY}
+
+
+def test_every_public_error_is_exported():
+    assert set(errors.__all__) <= set(api.__all__)

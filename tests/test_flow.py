@@ -17,6 +17,7 @@ from airflow_provider_pai.api import (
     Outcome,
     PaiApiError,
     PaiAuthenticationError,
+    PaiConfigurationError,
     PaiError,
     PaiNotFoundError,
     PaiNotJsonError,
@@ -204,7 +205,7 @@ def test_a_write_that_cannot_have_been_carried_out_is_sent_again(play, ask, outc
         response(200, HTML),
         response(502, HTML),
         response(302, b""),
-        response(200, b""),
+        response(200, b"{"),
     ],
     ids=repr,
 )
@@ -305,6 +306,75 @@ def test_an_empty_page_and_an_empty_acknowledgement_are_not_errors(play):
     assert play(delete_run("run-1"), [response(200, {"requestId": "R-1"})]) is None
 
 
+@pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.parametrize("name", [name for name in WRITES if name.startswith("Delete")])
+def test_a_deletion_may_be_answered_by_nothing(play, name, status):
+    assert play(WRITES[name](), [response(status, b"\r\n")]) is None
+
+
+@pytest.mark.parametrize("name", ["UpdateRun", "LogRunMetrics", "UpdateExperiment", "SetExperimentLabels"])
+def test_another_write_may_be_answered_by_nothing_where_the_status_says_so(play, name):
+    assert play(WRITES[name](), [response(204)]) is None
+    failure, sent = attempts(play, WRITES[name], response(200))
+    assert (type(failure), len(sent)) == (PaiNotJsonError, 1)
+
+
+CHINESE = '{"Code": "NoPermission", "Message": "没有权限", "RequestId": "R-1"}'
+XML = "<?xml version='1.0'?><Error><Code>NoPermission</Code><Message>没有权限</Message></Error>"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk", "gb18030"])
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=GBK", "text/x; charset=no"])
+@pytest.mark.parametrize("text", [CHINESE, XML], ids=["json", "xml"])
+def test_an_error_is_understood_in_whatever_encoding(play, encoding, kind, text):
+    outcome = response(403, text.encode(encoding), content_type=kind)
+    failure, _ = attempts(play, READS["GetRun"], outcome)
+    assert type(failure) is PaiPermissionError
+    assert failure.message == "没有权限"
+
+
+def test_a_page_in_another_encoding_is_shown_as_it_reads(play):
+    failure, _ = attempts(play, READS["GetRun"], response(200, "<html>网关错误</html>".encode("gbk")))
+    assert "网关错误" in str(failure)
+
+
+def test_a_byte_order_mark_does_not_hide_an_answer(play):
+    assert play(list_runs(RunQuery()), [response(200, b"\xef\xbb\xbf" + NOTHING)]) == []
+
+
+FORGERY = "denied\r\n[2026-01-01] INFO - all is well\x1b[2J\x1b[31m \u202ereversed \u2028 next\x00\x85"
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        response(400, {"Code": FORGERY, "Message": FORGERY, "RequestId": FORGERY}),
+        response(403, f"<Error><Code>X</Code><Message>{FORGERY}</Message></Error>".encode()),
+        response(200, {"Code": FORGERY, "Message": FORGERY}),
+        response(400, HTML, content_type=FORGERY, x_acs_request_id=FORGERY),
+        response(200, FORGERY.encode(), content_type=FORGERY),
+        response(429, {"Message": FORGERY}, x_acs_request_id=FORGERY),
+        Failure(reason=FORGERY, sent=True),
+    ],
+)
+def test_what_a_server_says_cannot_forge_a_log(play, outcome):
+    failure, _ = attempts(play, READS["ListRuns"], outcome)
+    for text in (str(failure), *map(str, vars(failure).values())):
+        assert text.isprintable()
+    assert "all is well" in str(failure)
+
+
+def test_a_failure_that_stays_is_raised_inside_the_flow(play):
+    def careful() -> Any:
+        try:
+            return (yield from get_run("run-1"))
+        except PaiConfigurationError as error:
+            return f"understood: {error}"
+
+    wrong = Failure(reason="no such role", sent=False, error=PaiConfigurationError("no such role"))
+    assert play(careful(), [wrong]) == "understood: no such role"
+
+
 @pytest.mark.parametrize(
     "body", [{}, {"RequestId": "R-1"}, {"requestId": "R-1"}, {"RunId": "run-1"}, {"Name": "n"}]
 )
@@ -362,9 +432,55 @@ def test_a_retry_after_is_milliseconds_and_a_lower_bound(play, milliseconds):
         assert milliseconds / 1000 <= request.wait <= milliseconds / 1000 + flow.BACKOFF_SECONDS
 
 
-@pytest.mark.parametrize("header", ["soon", "", "nan", "-5", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_a_retry_after_that_is_not_a_time_falls_back_to_the_backoff(play, header):
-    wait = waits(play, error(429, "Throttling", x_acs_retry_after=header))
+NOON = "Wed, 21 Oct 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "7"}, 7),
+        ({"retry_after": " 0 "}, 0),
+        ({"retry_after": "Wed, 21 Oct 2026 12:00:07 GMT", "date": NOON}, 7),
+        ({"retry_after": "Wed, 21 Oct 2026 11:00:00 GMT", "date": NOON}, 0),
+        ({"retry_after": "Wednesday, 21-Oct-26 12:00:07 GMT", "date": NOON}, 7),
+        ({"retry_after": "60", "x_acs_retry_after": "7000"}, 7),
+        ({"retry_after": "7", "x_acs_retry_after": "soon"}, 7),
+    ],
+)
+@pytest.mark.parametrize("body", [HTML, {"Code": "Throttling.User"}], ids=["a gateway", "PAI"])
+def test_a_gateways_retry_after_is_waited_for(play, status, headers, seconds, body):
+    failure, sent = attempts(play, READS["ListRuns"], response(status, body, **headers))
+    assert failure.retry_after == seconds
+    assert len(sent) == flow.ATTEMPTS
+    assert all(seconds <= request.wait <= seconds + flow.BACKOFF_SECONDS for request in sent[1:])
+
+
+def test_a_retry_after_that_is_a_date_is_told_from_our_clock_where_the_server_shows_none(play):
+    outcome = response(503, HTML, retry_after=NOON)
+    noon = datetime(2026, 10, 21, 12, tzinfo=timezone.utc).timestamp()
+    failure, _ = attempts(play, READS["ListRuns"], msgspec.structs.replace(outcome, received_at=noon - 9))
+    assert failure.retry_after == 9
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_gateways_retry_after_beyond_the_time_that_is_left_fails_at_once(play, status):
+    slow = response(status, HTML, seconds=50.0, retry_after="40")
+    failure, sent = attempts(play, READS["ListRuns"], slow)
+    assert failure.retry_after == 40
+    assert len(sent) == 2  # 50 s, 40 s of waiting, and then 50 s more: too late for a third
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_no_other_answer_says_when_to_come_back(play, status):
+    failure, _ = attempts(play, READS["ListRuns"], response(status, HTML, retry_after="600"))
+    assert failure.retry_after is None
+
+
+@pytest.mark.parametrize("name", ["x_acs_retry_after", "retry_after"])
+@pytest.mark.parametrize("header", ["soon", "", "nan", "-5", "\u0667", "Wed, 21 Oct 20266 07:28:00 GMT"])
+def test_a_retry_after_that_is_not_a_time_falls_back_to_the_backoff(play, header, name):
+    wait = waits(play, error(429, "Throttling", **{name: header}))
     assert len(wait) == flow.ATTEMPTS
     assert all(0 <= seconds <= 20 for seconds in wait)
 

@@ -573,3 +573,27 @@ def test_a_task_that_returns_a_record_is_told_to_dict(pai: Any, name: str) -> No
     assert ran.states == {"ask": "failed"}
     assert "PaiUsageError: XCom holds plain JSON" in ran.error("ask")
     assert "return its .to_dict()" in ran.error("ask")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda hook: hook.get_run(""),
+        lambda hook: hook.create_run("exp-1", name="not a name"),
+        lambda hook: hook.update_run("run-1"),
+        lambda hook: hook.set_run_labels("run-1", "no label"),
+        lambda hook: hook.log_run_metrics("run-1", {"loss": float("nan")}),
+        lambda hook: hook.list_run_metrics("run-1", ""),
+        lambda hook: hook.list_runs(labels="no label"),
+        lambda hook: hook.list_runs(page_size=0),
+        lambda hook: hook.iter_runs(max_runs=0),
+        lambda hook: hook.list_runs_page(max_results=0),
+        lambda hook: hook.create_experiment("", workspace_id="1"),
+        lambda hook: hook.create_experiment("name", labels="no label"),
+        lambda hook: hook.list_experiments(labels="no label"),
+        lambda hook: hook.delete_experiment(""),
+    ],
+)
+def test_wrong_arguments_are_refused_before_the_connection_is_read(wrong):
+    with pytest.raises(api.PaiUsageError):
+        wrong(PaiHook("there_is_no_such_connection"))

@@ -22,9 +22,10 @@ EMULATOR = "airflow_provider_pai.emulator"
 # Imports run downwards only: a room may import from the floors below its own, and from its own.
 FLOORS = [
     ["api.errors", "api.signing"],
-    ["api.arguments", "api.credentials", "api.models"],
-    ["api.query", "api.flow", "api.renewal"],
-    ["api.sources"],
+    ["api.arguments", "api.credentials", "api.models", "api.refusal"],
+    ["api.query", "api.reading", "api.network", "api.renewal", "api.tls", "api.wire"],
+    ["api.flow"],
+    ["api.sources", "api.over_requests", "api.over_aiohttp"],
     ["api.parameters", "api.paging"],
     ["api.operations", "api.experiments"],
     ["api.client", "api.promotion"],

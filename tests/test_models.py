@@ -7,6 +7,7 @@ import copy
 import json
 import math
 import pickle
+import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from airflow_provider_pai.api import (
     list_runs_page,
     list_workspaces,
     models,
+    reading,
 )
 from airflow_provider_pai.api.models import last_values
 
@@ -137,23 +139,14 @@ def test_null_in_pairs_and_metrics_is_an_empty_text_and_nan(decode):
     [
         {"RunId": 5},
         {"RunId": None},
-        {"Name": 5},
-        {"WorkspaceId": 145883},
-        {"GmtCreateTime": 1700000000},
-        {"GmtCreateTime": "yesterday"},
-        {"GmtCreateTime": "2021-01-30T12:51:33"},
-        {"GmtCreateTime": "9999-12-31T23:59:59-12:00"},
-        {"GmtModifiedTime": "0001-01-01T00:00:00+12:00"},
         {"Labels": {}},
         {"Labels": ["a:b"]},
         {"Labels": [{"Value": "without a key"}]},
-        {"Labels": [{"Key": "k", "Value": True}]},
         {"Params": [{"Key": 5, "Value": "x"}]},
-        {"Metrics": [{"Key": "k", "Value": "0.5"}]},
-        {"Metrics": [{"Key": "k", "Value": True}]},
-        {"Metrics": [{"Key": "k"}]},
-        {"Metrics": [{"Key": "k", "Value": 1, "Step": "1"}]},
-        {"Metrics": [{"Key": "k", "Value": 1, "Timestamp": 1.5}]},
+        {"Labels": [{"Key": "k", "Value": ["v"]}]},
+        {"Metrics": [{"Value": 1}]},
+        {"Metrics": [{"Key": "k", "Value": 1, "Step": 1.5}]},
+        {"Metrics": [{"Key": "k", "Value": 1, "Step": "first"}]},
         {"Metrics": {"k": 1}},
     ],
     ids=repr,
@@ -165,6 +158,66 @@ def test_a_wrong_type_is_refused_and_the_request_named(play, fields):
     assert (caught.value.request_id, caught.value.status) == ("FROM-BODY", 200)
     assert not caught.value.transient
     assert caught.value.__cause__ is None
+
+
+HALF_PAST = datetime(2021, 1, 30, 12, 51, tzinfo=timezone.utc)
+ODD: list[tuple[dict[str, Any], Any, str]] = [
+    ({"Name": 5}, "5", ""),
+    ({"Name": ["a"]}, None, "Name"),
+    ({"WorkspaceId": 145883}, "145883", ""),
+    ({"GmtModifiedTime": ""}, None, ""),
+    ({"GmtModifiedTime": "0001-01-01T00:00:00+12:00"}, None, "GmtModifiedTime"),
+    ({"GmtCreateTime": "2021-01-30T12:51Z"}, HALF_PAST, ""),
+    ({"GmtCreateTime": "2021-01-30T20:51+08:00"}, HALF_PAST, ""),
+    ({"GmtCreateTime": 1700000000}, None, "GmtCreateTime"),
+    ({"GmtCreateTime": "yesterday"}, None, "GmtCreateTime"),
+    ({"GmtCreateTime": "2021-01-30T12:51:33"}, None, "GmtCreateTime"),
+    ({"GmtCreateTime": "9999-12-31T23:59:59-12:00"}, None, "GmtCreateTime"),
+    ({"Labels": [{"Key": "k", "Value": True}, {"Key": "n", "Value": 1}]}, {"k": "true", "n": "1"}, ""),
+    ({"Params": [{"Key": "lr", "Value": 0.1}]}, {"lr": "0.1"}, ""),
+    ({"Metrics": [{"Key": "k", "Value": "0.5"}]}, [("k", 0.5, None, None)], ""),
+    ({"Metrics": [{"Key": "k", "Value": 1, "Step": "1"}]}, [("k", 1, 1, None)], ""),
+    ({"Metrics": [{"Key": "k", "Value": 1, "Step": 1.0}]}, [("k", 1, 1, None)], ""),
+    ({"Metrics": [{"Key": "k", "Value": 1, "Timestamp": 1.5}]}, [("k", 1, None, None)], "Timestamp"),
+    ({"Metrics": [{"Key": "k", "Value": math.inf}]}, [("k", math.inf, None, None)], ""),
+    ({"Metrics": [{"Key": "k", "Value": True}]}, [("k", None, None, None)], ""),
+    ({"Metrics": [{"Key": "k", "Value": [1]}]}, [("k", None, None, None)], "Value"),
+    ({"Metrics": [{"Key": "k"}]}, [("k", None, None, None)], ""),
+]
+
+
+@pytest.mark.parametrize(("fields", "read", "says"), ODD, ids=[repr(fields) for fields, _, _ in ODD])
+def test_one_odd_record_hides_no_other(play, caplog, fields, read, says):
+    reading._say.cache_clear()
+    records = [{"RunId": "run-1", "Name": "a"}, {"RunId": "run-2", **fields}]
+    page = play(list_runs_page(), [ok({"Runs": records, "TotalCount": "2", "NextPageToken": 0})])
+    assert ([run.run_id for run in page.runs], page.total_count) == (["run-1", "run-2"], 2)
+    (name,) = fields
+    found = getattr(page.runs[1], re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
+    if name == "Metrics":
+        found = [(m.key, None if math.isnan(m.value) else m.value, m.step, m.timestamp) for m in found]
+    assert found == read
+    assert [record.args[1] for record in caplog.records] == ([says] if says else [])
+
+
+def test_a_number_beyond_a_double_is_infinite(play):
+    body = b'{"Runs": [{"RunId": "run-1", "Metrics": [{"Key": "k", "Value": -1e400}]}]}'
+    assert play(list_runs_page(), [ok(body)]).runs[0].metrics[0].value == -math.inf
+
+
+@pytest.mark.parametrize("total", ["many", 1.5, True, []])
+def test_a_total_count_that_is_no_number_is_not_told(play, total):
+    assert play(list_runs_page(), [ok({"Runs": [], "TotalCount": total})]).total_count is None
+
+
+@pytest.mark.parametrize("created", ["yesterday", "", None])
+def test_a_window_of_time_refuses_a_run_that_may_or_may_not_be_in_it(play, created):
+    records = [{"RunId": "run-1", "Name": "other"}, {"RunId": "run-2", "Name": "a"}]
+    body = {"Runs": [{**record, "GmtCreateTime": created} for record in records]}
+    query = RunQuery(name="a", created_after="2021-01-30T00:00:00Z")
+    with pytest.raises(PaiResponseError, match="creation time of the run 'run-2'"):
+        play(list_runs(query), [ok(body)])
+    assert len(play(list_runs(RunQuery(name="a")), [ok(body)])) == 1
 
 
 @pytest.mark.parametrize(

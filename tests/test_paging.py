@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_pai.api import (
     PaiPagingError,
+    PaiResponseError,
     PaiUsageError,
     Request,
     Response,
@@ -229,6 +230,35 @@ def test_a_window_that_closes_and_a_first_few_lose_nothing(play, freedoms, histo
     )
 
 
+@given(freedoms=FREEDOMS, history=QUIET_ENOUGH, size=PAGE_SIZES, most=st.integers(1, 8))
+@example(freedoms={"size": 6}, history=[["+", 0]], size=2, most=4)
+@settings(max_examples=150)
+def test_newest_first_a_listing_that_is_left_early_loses_nothing(play, freedoms, history, size, most):
+    service = Service(**freedoms, history=history)
+    query = RunQuery(order_by="GmtCreateTime DESC")
+    found = ids(play(list_runs(query, page_size=size, max_runs=most), service))
+    assert len(found) == len(set(found)) <= most
+    assert {run_id for run_id in service.always if len(found) < most or run_id >= found[-1]} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("query", "service"),
+    [
+        ({}, {"totals": False, "history": [[0]]}),
+        ({"order_by": "GmtCreateTime ASC", "max_runs": 4}, {"history": [["+", 0]]}),
+        ({"order_by": "Name ASC", "max_runs": 4}, {"history": [["+", 0]]}),
+        ({"created_before": START - timedelta(minutes=2)}, {"history": [["+", 0]]}),
+    ],
+)
+def test_what_a_listing_can_lose_stands_in_the_docs(play, query, service):
+    pai = Service(size=6, **service)
+    most = query.pop("max_runs", None)
+    end = query.get("created_before", START)
+    first = [entry["id"] for entry in pai.entries if entry["created"] < end][1:most]
+    found = ids(play(list_runs(RunQuery(**query), page_size=2, max_runs=most), pai))
+    assert not set(first) <= set(found)
+
+
 @given(freedoms=FREEDOMS, history=QUIET_ENOUGH, size=PAGE_SIZES)
 def test_a_listing_of_experiments_loses_none_that_stayed(play, freedoms, history, size):
     service = Service(**freedoms, history=history)
@@ -399,6 +429,15 @@ def test_every_sign_of_the_end_ends(play, end):
     assert [request.query.get("PageToken") for request in sent] == [None, "1"]
 
 
+def test_a_token_that_is_not_text_is_an_error_that_stays(play):
+    half = Response(status=200, headers={}, body=b'{"Runs": [], "NextPageToken": "\\ud800"}')
+    sent: list[Request] = []
+    with pytest.raises(PaiResponseError, match=r"page token '\\ud800' is not valid text") as caught:
+        play(list_runs(RunQuery()), lambda _: half, sent)
+    assert not caught.value.retryable
+    assert len(sent) == 1
+
+
 def test_a_token_is_echoed_to_the_letter(play):
     sent: list[Request] = []
     play(list_runs(RunQuery()), tokens(iter(["eyJ/+=", 2**63, 0])), sent)
@@ -432,6 +471,17 @@ def test_a_history_of_metrics_comes_whole_in_order_and_once(play, values, size, 
     ]
     found = play(list_run_metrics("run-1", "k", page_size=size), metric_pages(entries, size, overlap))
     assert [metric.step for metric in found] == list(range(len(values)))
+
+
+@pytest.mark.parametrize("timestamp", [5, None])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_value_that_was_logged_twice_is_there_twice(play, timestamp, size):
+    values = [0.9, 0.95, 0.9]
+    entries = [{"Key": "k", "Value": value, "Step": 10, "Timestamp": timestamp} for value in values]
+    found = play(list_run_metrics("run-1", "k", page_size=size), metric_pages(entries, size))
+    assert [metric.value for metric in found] == values
+    nameless = [{"Key": "k", "Value": 0.0}] * 5
+    assert len(play(list_run_metrics("run-1", "k", page_size=size), metric_pages(nameless, size))) == 5
 
 
 def test_metrics_of_other_keys_are_left_out(play):

@@ -226,3 +226,25 @@ def test_a_champion_that_is_deleted_meanwhile_needs_no_demotion(pai_emulator, cl
     pai_emulator.inject("delete_run", action="DeleteRunLabel", run_id=field.old[0])
     client.run(field.flow())
     assert field.champions() == [field.winner]
+
+
+def test_a_demotion_that_did_not_happen_is_no_success(pai_emulator, client):
+    field = Field(pai_emulator)
+    # Such as by a gateway that refuses an address with %2F in it.
+    pai_emulator.inject("error", action="DeleteRunLabel", status=404, code="NotFound")
+    with pytest.raises(PaiNotFoundError, match="DeleteRunLabel"):
+        client.run(field.watched(field.flow()))
+    assert set(field.champions()) == {*field.old, field.winner}
+    until_it_succeeds(client, field)
+    assert field.champions() == [field.winner]
+
+
+@pytest.mark.parametrize("quirk", QUIRKS)
+def test_labels_that_this_provider_would_refuse_stay_as_they_came(pai_emulator, client, quirk):
+    pai_emulator.quirks.label_characters, pai_emulator.quirks.update_labels = "any", quirk
+    odd = {"a=b": "c,d", "long": "x" * 200, "empty": ""}
+    winner = pai_emulator.add_run(labels=odd)
+    old = pai_emulator.add_run(labels={**odd, **CHAMPION})
+    assert client.run(promote_run(winner, CHAMPION)).demoted_run_ids == [old]
+    labels = {run["RunId"]: run["Labels"] for run in pai_emulator.runs()}
+    assert labels == {winner: {**odd, **CHAMPION}, old: odd}

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ from airflow_provider_pai.api import (
     PaiConfigurationError,
     PaiTransportError,
     list_runs_page,
+    renewal,
     sources,
 )
 from airflow_provider_pai.api.sources import KINDS, credential_source
@@ -49,8 +51,8 @@ pytestmark = pytest.mark.timeout(2 * LIMIT)
 RENEWED = [kind for kind in KINDS if KINDS[kind].provider and kind != "default"]
 STATIC = ["access_key", "sts", "bearer"]
 BEARER = "bearer-token+/="
-MARGIN = 15 * 60
-"""How many seconds before its expiry a credential is renewed. A shorter one is renewed at once."""
+SHORTEST = 15 * 60
+"""The shortest session of STS, in seconds. The library renews it for every request."""
 
 
 @pytest.fixture
@@ -402,11 +404,35 @@ def test_a_plain_key_never_loads_the_library() -> None:
 # --- renewal ----------------------------------------------------------------------------------------------
 
 
+def renewed_each_time(services: CredentialServices, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every credential have come to the time of its renewal when it is issued."""
+    services.lifetime = SHORTEST
+    monkeypatch.setattr(renewal, "SHARE_LEFT", 1)
+
+
+@pytest.mark.parametrize("kind", RENEWED)
+def test_the_shortest_session_serves_many_requests_and_is_renewed_in_time(
+    services: CredentialServices, fields: Any, connect: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    services.lifetime = SHORTEST
+    hook = connect(kind, fields[kind])
+    for passed, issued in [(0, 1), (0, 1), (SHORTEST * 0.6, 1), (SHORTEST * 0.7, 2)]:
+        clock = SimpleNamespace(time=lambda passed=passed: time.time() + passed)
+        monkeypatch.setattr(renewal, "time", clock)
+        hook.list_runs()
+        assert len(services.issued) == issued
+
+
 @pytest.mark.parametrize("kind", RENEWED)
 def test_a_credential_is_renewed_before_it_expires(
-    pai: Any, services: CredentialServices, fields: Any, connect: Any, kind: str
+    pai: Any,
+    services: CredentialServices,
+    fields: Any,
+    connect: Any,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    services.lifetime = MARGIN
+    renewed_each_time(services, monkeypatch)
     hook = connect(kind, fields[kind])
     hook.list_runs()
     services.lifetime = 3600
@@ -472,9 +498,15 @@ UNABLE = {
 @pytest.mark.parametrize("kind", RENEWED)
 @pytest.mark.parametrize("how", UNABLE)
 def test_while_nothing_answers_the_last_credential_stays_in_use(
-    pai: Any, services: CredentialServices, fields: Any, connect: Any, kind: str, how: str
+    pai: Any,
+    services: CredentialServices,
+    fields: Any,
+    connect: Any,
+    kind: str,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    services.lifetime = MARGIN
+    renewed_each_time(services, monkeypatch)
     hook = connect(kind, fields[kind])
     hook.list_runs()
     services.fail = UNABLE[how]
@@ -484,9 +516,9 @@ def test_while_nothing_answers_the_last_credential_stays_in_use(
 
 
 def test_a_credential_that_pai_refuses_is_replaced_at_once_although_its_renewal_had_failed(
-    pai: Any, services: CredentialServices, fields: Any, connect: Any
+    pai: Any, services: CredentialServices, fields: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    services.lifetime = MARGIN
+    renewed_each_time(services, monkeypatch)
     hook = connect("credentials_uri", fields["credentials_uri"])
     hook.list_runs()
     services.fail = UNABLE["overloaded"]
@@ -597,7 +629,11 @@ WRONG = {
     "no key file": ("rsa_key_pair", {"private_key_file": "/nowhere/key"}, ["/nowhere/key"]),
     "no such role": ("ecs_ram_role", {"role_name": "other"}, ["404", "attached"]),
     "not a credential": ("credentials_uri", {"credentials_uri": "http://{plain}/elsewhere"}, ["URI"]),
-    "not trusted": ("ram_role_arn", {"sts_endpoint": "127.0.0.1:{sts_port}"}, ["SSL_CERT_FILE"]),
+    "not trusted": (
+        "ram_role_arn",
+        {"sts_endpoint": "127.0.0.1:{sts_port}"},
+        ["SSL_CERT_FILE", "IP address mismatch"],
+    ),
 }
 
 
@@ -652,9 +688,9 @@ def test_no_error_shows_a_secret(
 
 @in_one_loop
 async def test_a_credential_that_expires_during_a_wait_is_renewed(
-    pai: Any, services: CredentialServices, fields: Any, connect: Any
+    pai: Any, services: CredentialServices, fields: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    services.lifetime = MARGIN
+    renewed_each_time(services, monkeypatch)
     connect("ram_role_arn", fields["ram_role_arn"])
     async with triggerer() as running:
         wait = running.start(PaiRunTrigger(labels=LABEL, pai_conn_id="role", poke_interval=INTERVAL))

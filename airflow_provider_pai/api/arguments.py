@@ -16,6 +16,7 @@ __all__ = [
     "check_text",
     "encodable",
     "of_native_rendering",
+    "parse_run_ids",
 ]
 
 NARROWING = (
@@ -87,3 +88,27 @@ def check_keywords(given: Iterable[str], known: Iterable[str]) -> None:
             near = difflib.get_close_matches(keyword, known, n=1)
             advice = f"Did you mean {near[0]!r}? " if near else ""
             raise PaiUsageError(f"Unknown keyword {keyword!r}. {advice}Known are: {', '.join(known)}.")
+
+
+def parse_run_ids(run_id: Any) -> tuple[str, ...]:
+    """Return run ids without repeats, from one or several, such as the output of a mapped task.
+
+    :raises PaiUsageError: no id at all, or what is no id.
+    """
+    if isinstance(run_id, (str, Mapping)) or not isinstance(run_id, Iterable):
+        run_id = (run_id,)
+    ids = tuple(dict.fromkeys(map(_run_id, run_id)))
+    if not ids:
+        raise PaiUsageError("run_id is []. Leave it out, or check the task or template it came from.")
+    return ids
+
+
+def _run_id(run_id: Any) -> str:
+    check_given("run_id", run_id)
+    check_no_dict_as_text("run_id", run_id)
+    if isinstance(run_id, Mapping):
+        raise PaiUsageError(
+            f"run_id holds a record with {', '.join(map(str, run_id))}; hand on its id: run['run_id']."
+        )
+    check_text("run_id", run_id)
+    return str(run_id)

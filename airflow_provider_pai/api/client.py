@@ -11,40 +11,46 @@ import functools
 import importlib
 import os
 import re
-import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
-from requests.utils import select_proxy
-from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import HTTPError
 
 from airflow_provider_pai.api.credentials import AnyCredential, CredentialSource, RenewableSource
-from airflow_provider_pai.api.errors import PaiConfigurationError, PaiTransportError
-from airflow_provider_pai.api.flow import API_VERSION, Failure, Flow, Outcome, Request, Response
+from airflow_provider_pai.api.errors import PaiError, PaiTransportError, PaiUsageError
+from airflow_provider_pai.api.flow import (
+    API_VERSION,
+    Failure,
+    Flow,
+    Outcome,
+    Request,
+    Response,
+    check_fresh,
+)
+from airflow_provider_pai.api.network import address_of, proxy_for
+from airflow_provider_pai.api.over_requests import Connections
 from airflow_provider_pai.api.paging import Paginator
 from airflow_provider_pai.api.signing import canonical_query
+from airflow_provider_pai.api.tls import Trust, describe_refusal
+from airflow_provider_pai.api.wire import (
+    ACCEPTED_ENCODINGS,
+    Attempt,
+    Body,
+    current,
+    user_agent,
+)
 
 if TYPE_CHECKING:
     import aiohttp
 
-# aiohttp is imported where it is used: its import takes longer than that of this whole package, and a task
-# that runs only the sync client should not wait for it.
-
 __all__ = ["AsyncPaiClient", "PaiClient"]
 
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 30.0
-"""How long PAI may be silent before or within an answer."""
-MAX_BODY_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
-_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -54,26 +60,26 @@ class Transport:
     """What both transports share: where to send, and how to sign one attempt."""
 
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
-        self.endpoint, self._host = _address(endpoint)
+        self.endpoint, self._host = address_of(endpoint)
         self._credentials = credentials
         self._renewing = credentials if isinstance(credentials, RenewableSource) else None
         self._clock_offset = 0.0
-        # The environment's proxies and CA bundles are looked up once: the endpoint never changes, and
-        # requests spends more time on this look-up than on the request itself.
-        with requests.Session() as session:
-            self._environment: Any = session.merge_environment_settings(self.endpoint, {}, True, None, None)
-        verify = self._environment["verify"]
-        if isinstance(verify, str) and not os.path.isfile(verify):
-            raise PaiConfigurationError(
-                f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names {verify}, which is not a file."
-            )
+        self._user_agent = user_agent()
+        self._proxy = proxy_for(self.endpoint)
+        schemes = [self.endpoint, self._proxy.url if self._proxy else ""]
+        self._trust = Trust() if any(url.startswith("https:") for url in schemes) else None
 
     def _signed(self, request: Request, credential: AnyCredential) -> tuple[str, dict[str, str]]:
         """Return the URL and the headers of one attempt, signed now."""
         if request.clock_offset is not None:
             self._clock_offset = request.clock_offset
         now = datetime.fromtimestamp(time.time() + self._clock_offset, timezone.utc)
-        query = canonical_query(request.query)
+        try:
+            query = canonical_query(request.query)
+        except UnicodeEncodeError as error:
+            raise PaiUsageError(
+                f"{request.action}: {error.object!r} is not valid text, and cannot be sent."
+            ) from None
         headers = credential.authenticate(
             method=request.method,
             host=self._host,
@@ -86,8 +92,12 @@ class Transport:
             nonce=uuid.uuid4().hex,
         )
         headers["accept"] = "application/json"
+        headers["accept-encoding"] = ACCEPTED_ENCODINGS
+        headers["user-agent"] = self._user_agent
         if request.body:
             headers["content-type"] = "application/json"
+        if self._proxy is not None and self.endpoint.startswith("http:"):
+            headers.update(self._proxy.headers)  # it reads the request itself; of TLS it sees a CONNECT alone
         return f"{self.endpoint}{request.path}{'?' if query else ''}{query}", headers
 
     def _credential_for(self, request: Request) -> AnyCredential:
@@ -96,25 +106,28 @@ class Transport:
         return self._credentials.get()
 
     def _response(
-        self, status: int, headers: Any, body: bytes, credential: AnyCredential, started: float
+        self, status: int, headers: Any, body: Body, credential: AnyCredential, attempt: Attempt
     ) -> Response:
         return Response(
             status=status,
             headers={name.lower(): value for name, value in headers.items()},
-            body=credential.redact(body),
-            seconds=time.monotonic() - started,
+            body=credential.redact(body.whole()),
+            seconds=attempt.seconds,
             received_at=time.time(),
             renewable=None if self._renewing is None else credential,
         )
 
-    def _failure(self, error: Exception, started: float, *, sent: bool) -> Failure:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise PaiConfigurationError(
-                f"The certificate of {self._host} is not trusted here: name the CA bundle of your proxy in "
-                "REQUESTS_CA_BUNDLE, or correct the connection's endpoint."
-            ) from error
+    def _failure(self, error: Exception, attempt: Attempt) -> Failure:
+        """Return why there is no answer, for the flow to decide what to do."""
+        if isinstance(error, PaiTransportError):  # of the credential source
+            return Failure(reason=str(error), sent=False, seconds=attempt.seconds)
+        if isinstance(error, PaiError):
+            return Failure(reason=str(error), sent=attempt.sent, seconds=attempt.seconds, error=error)
+        refused = describe_refusal(error, self._host)
+        if refused is not None:
+            return self._failure(refused, attempt)
         reason = f"no answer from {self._host}: {_root(error)}"
-        return Failure(reason=reason, sent=sent, seconds=time.monotonic() - started)
+        return Failure(reason=reason, sent=attempt.sent, seconds=attempt.seconds)
 
 
 class PaiClient(Transport):
@@ -123,7 +136,9 @@ class PaiClient(Transport):
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         super().__init__(endpoint, credentials)
         # Not a session: it would add a login from netrc, and read a redirect's body without a bound.
-        self._adapter = HTTPAdapter(max_retries=0)
+        self._connections = self._made()
+        self._process = os.getpid()
+        self._of_parents: list[Connections] = []
 
     def __enter__(self) -> PaiClient:
         return self
@@ -131,15 +146,31 @@ class PaiClient(Transport):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _made(self) -> Connections:
+        tls = None if self._trust is None else self._trust.context()
+        return Connections(self.endpoint, self._proxy, tls)
+
+    def _current(self) -> Connections:
+        if self._process != os.getpid():
+            # Forked: on shared connections parent and child would read each other's answers. The parent's
+            # are kept here unused, because even closing them may wait for a lock that no thread holds here.
+            self._of_parents.append(self._connections)
+            self._process, self._connections = os.getpid(), self._made()
+        if self._trust is not None and self._trust.context() is not self._connections.tls:
+            self._connections.close()
+            self._connections = self._made()
+        return self._connections
+
     def close(self) -> None:
         """Close the connections."""
-        self._adapter.close()
+        self._connections.close()
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end and return its result.
 
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
+        check_fresh(flow)
         outcome: Outcome | None = None
         while True:
             try:
@@ -150,36 +181,34 @@ class PaiClient(Transport):
 
     def iter(self, listing: Paginator[Item]) -> Iterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
-        while not listing.done:
-            yield from self.run(listing.next_page())
+        left = listing.most
+        while not listing.done and left != 0:
+            items = self.run(listing.next_page())[:left]
+            left = None if left is None else left - len(items)
+            yield from items
 
     def attempt(self, request: Request) -> Outcome:
         """Carry out one attempt of a flow, for callers that drive flows themselves."""
         if request.wait:  # even sleep(0) yields the processor
             time.sleep(request.wait)
-        started = time.monotonic()
+        attempt = Attempt(request.limit)
+        current.set(attempt)
         try:
             credential = self._credential_for(request)
             prepared = requests.PreparedRequest()
             prepared.method = request.method
             prepared.url, headers = self._signed(request, credential)
             prepared.headers = requests.structures.CaseInsensitiveDict(headers)
-            prepared.headers["accept-encoding"] = "gzip, deflate"
             prepared.body = request.body or None
             if request.method != "GET":
                 prepared.headers["content-length"] = str(len(request.body))
-            silence = min(READ_SECONDS, request.limit)
-            with self._adapter.send(
-                prepared,
-                timeout=(min(CONNECT_SECONDS, request.limit), silence),
-                **{**self._environment, "stream": True},
-            ) as response:
-                body = _read(response, started + request.limit)
-                return self._response(response.status_code, response.headers, body, credential, started)
-        except PaiTransportError as error:  # of the credential source
-            return Failure(reason=str(error), sent=False, seconds=time.monotonic() - started)
-        except (requests.RequestException, HTTPError, OSError) as error:
-            return self._failure(error, started, sent=not _never_connected(error))
+            with self._current().exchange(prepared, attempt) as response:
+                body = Body(response.status_code, response.headers.get("content-encoding", ""))
+                while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
+                    body.add(chunk)
+                return self._response(response.status_code, response.headers, body, credential, attempt)
+        except (PaiError, requests.RequestException, HTTPError, OSError, ValueError) as error:
+            return self._failure(error, attempt)
 
 
 class AsyncPaiClient(Transport):
@@ -192,29 +221,36 @@ class AsyncPaiClient(Transport):
 
     def __init__(self, endpoint: str, credentials: CredentialSource) -> None:
         super().__init__(endpoint, credentials)
-        self._proxy = select_proxy(self.endpoint, self._environment["proxies"])
+        self._through_proxy: Any = {}
+        if self._proxy is not None:
+            self._through_proxy = {"proxy": self._proxy.url, "proxy_headers": self._proxy.headers}
+        self._process = 0
+        self._of_parents: list[Any] = []
         self._asking: dict[AnyCredential | None, asyncio.Task[AnyCredential]] = {}
 
     async def __aenter__(self) -> AsyncPaiClient:
-        await asyncio.to_thread(importlib.import_module, "aiohttp")  # 140 ms, once in a process
-        import aiohttp
-
-        connector = aiohttp.TCPConnector()
-        if self.endpoint.startswith("https:"):
-            verify = self._environment["verify"]
-            bundle = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
-            # Reading a CA bundle takes 30 ms of CPU, which would stall every other trigger.
-            tls = await asyncio.to_thread(_tls_context, bundle)
-            connector = aiohttp.TCPConnector(ssl=tls)
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        # Where a kept connection breaks, aiohttp would send a GET again by itself, with the same signature
-        # and nonce. Every attempt must be signed afresh, so the flow decides.
-        self._session._retry_connection = False
+        await asyncio.to_thread(  # 140 ms, once in a process
+            importlib.import_module, "airflow_provider_pai.api.over_aiohttp"
+        )
+        await self._tls()
+        self._open()
         return self
+
+    def _open(self) -> None:
+        from airflow_provider_pai.api.over_aiohttp import opened
+
+        self._session, self._process, self._asking = opened(), os.getpid(), {}
+
+    def _current(self) -> aiohttp.ClientSession:
+        if self._process != os.getpid():  # forked; see PaiClient
+            self._of_parents += [self._session, self._asking]
+            self._open()
+        return self._session
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._process = 0
         await self._session.close()
 
     async def run(self, flow: Flow[T]) -> T:
@@ -222,6 +258,9 @@ class AsyncPaiClient(Transport):
 
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
+        if not self._process:
+            raise PaiUsageError("This client is not open: async with AsyncPaiClient(…) as client: …")
+        check_fresh(flow)
         outcome: Outcome | None = None
         while True:
             try:
@@ -232,9 +271,19 @@ class AsyncPaiClient(Transport):
 
     async def iter(self, listing: Paginator[Item]) -> AsyncIterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
-        while not listing.done:
-            for item in await self.run(listing.next_page()):
+        left = listing.most
+        while not listing.done and left != 0:
+            items = (await self.run(listing.next_page()))[:left]
+            left = None if left is None else left - len(items)
+            for item in items:
                 yield item
+
+    async def _tls(self) -> Any:
+        if self._trust is None:
+            return True  # what aiohttp takes for its default
+        if self._trust.changed:  # 30 ms of CPU, which would stall every other trigger
+            return await asyncio.to_thread(self._trust.context)
+        return self._trust.context()
 
     async def _awaited_credential(self, request: Request) -> AnyCredential:
         if not self._credentials.blocking:
@@ -243,98 +292,54 @@ class AsyncPaiClient(Transport):
         if task is None:
             task = asyncio.create_task(asyncio.to_thread(self._credential_for, request))
             self._asking[request.refused] = task
-            task.add_done_callback(lambda _: self._asking.pop(request.refused))
+            task.add_done_callback(functools.partial(self._was_asked, request.refused))
         # One look-up serves all flows that wait for it. A flow that is cancelled does not cancel the look-up.
         return await asyncio.shield(task)
+
+    def _was_asked(self, refused: AnyCredential | None, task: asyncio.Task[AnyCredential]) -> None:
+        self._asking.pop(refused, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited for it has it; one who was cancelled need not hear of it
 
     async def attempt(self, request: Request) -> Outcome:
         """Carry out one attempt of a flow, for callers that drive flows themselves."""
         import aiohttp
         from yarl import URL
 
+        from airflow_provider_pai.api.over_aiohttp import timeout
+
         await asyncio.sleep(request.wait)
-        started = time.monotonic()
+        attempt = Attempt(request.limit)
+        current.set(attempt)
         try:
+            session = self._current()
             credential = await self._awaited_credential(request)
             url, headers = self._signed(request, credential)
-            async with self._session.request(
+            async with session.request(
                 request.method,
                 URL(url, encoded=True),  # yarl would decode %3A and %2C, and break the signature
                 headers=headers,
                 data=request.body or None,
                 allow_redirects=False,
-                proxy=self._proxy,
-                timeout=aiohttp.ClientTimeout(
-                    total=request.limit, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
-                ),
+                timeout=timeout(request.limit),
+                ssl=await self._tls(),
+                **self._through_proxy,
             ) as response:
-                chunks, size = [], 0
+                body = Body(response.status, response.headers.get("content-encoding", ""))
                 async for chunk in response.content.iter_any():
-                    chunks.append(chunk)
-                    size = _bounded(size + len(chunk))
-                body = b"".join(chunks)
-                return self._response(response.status, response.headers, body, credential, started)
-        except PaiTransportError as error:  # of the credential source
-            return Failure(reason=str(error), sent=False, seconds=time.monotonic() - started)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return self._failure(error, started, sent=False)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-            return self._failure(error, started, sent=True)
-
-
-def _address(endpoint: str) -> tuple[str, str]:
-    """Return an endpoint as scheme and host, and the host alone, each with its port where it has one."""
-    try:
-        parts = urlsplit(endpoint or "")
-        good = _HOST.fullmatch(parts.netloc) and parts.port != 0 and parts.scheme in ("http", "https")
-    except ValueError:
-        good = None
-    if not good or parts.path.strip("/") or parts.query or parts.fragment:
-        redacted = re.sub("//.*@", "//***@", str(endpoint))
-        raise PaiConfigurationError(
-            f"The endpoint {redacted!r} is not an address of PAI; write one such as "
-            "'https://aiworkspace.cn-hangzhou.aliyuncs.com'."
-        )
-    return f"{parts.scheme}://{parts.netloc}", parts.netloc
-
-
-def _read(response: requests.Response, deadline: float) -> bytes:
-    """Return the body, received within the deadline: requests itself limits only the silence."""
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
-        chunks.append(chunk)
-        size = _bounded(size + len(chunk))
-        if time.monotonic() > deadline:
-            raise requests.ReadTimeout("the whole answer did not arrive within the time limit")
-    return b"".join(chunks)
-
-
-def _bounded(size: int) -> int:
-    if size > MAX_BODY_BYTES:
-        raise OSError(f"the answer is larger than {MAX_BODY_BYTES} bytes; ask for smaller pages")
-    return size
-
-
-def _never_connected(error: Exception) -> bool:
-    if isinstance(error, requests.ConnectTimeout):
-        return True
-    cause = error.args[0] if error.args else None
-    return isinstance(cause, MaxRetryError) and isinstance(cause.reason, NewConnectionError)
+                    body.add(chunk)
+                return self._response(response.status, response.headers, body, credential, attempt)
+        except (PaiError, aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+            return self._failure(error, attempt)
 
 
 def _root(error: BaseException) -> str:
-    """Return the innermost reason, without the pools and adapters around it."""
-    cause = error.args[0] if error.args else None
-    if isinstance(cause, MaxRetryError) and cause.reason is not None:
-        error = cause.reason
+    """Return the innermost reason, without the pools and adapters that urllib3 and requests put around it."""
+    while isinstance(error, (requests.RequestException, HTTPError)):
+        inside = (getattr(error, "reason", None), *error.args)
+        inner = next((each for each in inside if isinstance(each, Exception)), None)
+        if inner is None:
+            break
+        error = inner
     text = re.sub(r"^<[^>]* at 0x\w+>: ", "", str(error)) or "timed out"  # before urllib3 2.3
-    text = re.sub(r"//[^\s'\"/]*@", "//***@", text)  # a proxy's password
     return f"{type(error).__name__}: {text}"
-
-
-@functools.cache
-def _tls_context(bundle: str) -> ssl.SSLContext:
-    if os.path.isdir(bundle):
-        return ssl.create_default_context(capath=bundle)
-    return ssl.create_default_context(cafile=bundle)

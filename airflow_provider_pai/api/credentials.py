@@ -42,6 +42,12 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
         if self.security_token is not None:
             _check("security_token", self.security_token)
 
+    blocking: ClassVar[bool] = False
+
+    def get(self) -> Credential:
+        """Return itself: a credential that never changes is its own source."""
+        return self
+
     def __repr__(self) -> str:
         return f"Credential(access_key_id={self.access_key_id!r}, …)"
 
@@ -76,6 +82,12 @@ class BearerToken(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _check("bearer_token", self.token)
+
+    blocking: ClassVar[bool] = False
+
+    def get(self) -> BearerToken:
+        """Return itself."""
+        return self
 
     def __repr__(self) -> str:
         return "BearerToken(…)"

@@ -12,7 +12,7 @@
     ├── PaiPagingError            (t)  a listing that does not end, or that changed each time it was read
     └── PaiApiError                    PAI answered with an error: ``status``, ``code``, ``request_id``
         ├── PaiThrottledError     (t)  quota exhausted; ``retry_after`` in seconds where PAI said so
-        ├── PaiUnavailableError   (t)  5xx
+        ├── PaiUnavailableError   (t)  5xx; ``retry_after`` as above
         ├── PaiAuthenticationError     wrong key, signature, clock or token
         ├── PaiPermissionError         the key is good, the permission is missing
         └── PaiNotFoundError           no such run, experiment or workspace
@@ -51,6 +51,13 @@ __all__ = [
 ]
 
 
+def printable(text: str) -> str:
+    """Return a server's text for a log: on one line, without escape sequences and without what hides text."""
+    if text.isprintable():
+        return text
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+
+
 class PaiError(Exception):
     """Root of everything this package raises on purpose."""
 
@@ -87,7 +94,7 @@ class PaiTransportError(PaiError):
     transient = retryable = True
 
     def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.sent = sent
 
 
@@ -101,7 +108,7 @@ class PaiResponseError(PaiError):
     """An answer that is not what the API page promises, such as a number where a string must be."""
 
     def __init__(self, message: str, *, status: int, request_id: str | None = None) -> None:
-        super().__init__(f"{message} (HTTP {status}, request id {request_id or 'not given'})")
+        super().__init__(printable(f"{message} (HTTP {status}, request id {request_id or 'not given'})"))
         self.status = status
         self.request_id = request_id
 
@@ -127,6 +134,8 @@ class PaiApiError(PaiError):
     hint: ClassVar[str] = ""
 
     def __init__(self, message: str, *, action: str, status: int, code: str, request_id: str | None) -> None:
+        message, code = printable(message), printable(code)
+        request_id = request_id and printable(request_id)
         text = f"{action}: {code or 'error without a code'}: {message}"
         detail = f"(HTTP {status}, request id {request_id or 'not given'})"
         super().__init__(" ".join(part for part in (text, detail, self.hint) if part))
@@ -149,6 +158,7 @@ class PaiUnavailableError(PaiApiError):
     """PAI answered 5xx."""
 
     transient = retryable = True
+    retry_after: float | None = None
 
 
 class PaiAuthenticationError(PaiApiError):

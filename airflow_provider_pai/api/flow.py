@@ -11,12 +11,11 @@ docs/fidelity.md lists the time limits, and which requests are sent again.
 from __future__ import annotations
 
 import functools
-import json
+import inspect
 import random
 import re
 from collections.abc import Generator, Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -26,17 +25,30 @@ from airflow_provider_pai.api.errors import (
     PaiApiError,
     PaiAuthenticationError,
     PaiError,
-    PaiNotFoundError,
     PaiNotJsonError,
-    PaiPermissionError,
     PaiResponseError,
     PaiThrottledError,
     PaiTransportError,
     PaiUnavailableError,
+    PaiUsageError,
+    printable,
 )
 from airflow_provider_pai.api.models import MaybeRun, Page
+from airflow_provider_pai.api.reading import read
+from airflow_provider_pai.api.refusal import decoded, error_fields, error_kind, parsed_date, retry_after
 
-__all__ = ["Acknowledgement", "Failure", "Flow", "Outcome", "Request", "Response", "call", "exchange"]
+__all__ = [
+    "Acknowledgement",
+    "Failure",
+    "Flow",
+    "Outcome",
+    "Request",
+    "Response",
+    "begun",
+    "call",
+    "check_fresh",
+    "exchange",
+]
 
 API_VERSION = "2021-02-04"
 NONCE_USED = "SignatureNonceUsed"
@@ -82,10 +94,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def date(self) -> datetime | None:
         """The server's clock, to the second."""
-        try:
-            return parsedate_to_datetime(self.headers.get("date", "")).astimezone(timezone.utc)
-        except (ValueError, OverflowError):
-            return None
+        return parsed_date(self.headers.get("date", ""))
 
     @property
     def request_id(self) -> str | None:
@@ -99,6 +108,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     sent: bool
     seconds: float = 0.0
+    error: PaiError | None = None
+    """What another attempt would not change. It is raised inside the flow."""
 
 
 Outcome = Response | Failure
@@ -107,9 +118,37 @@ Flow = Generator[Request, Outcome, T]
 
 
 class Acknowledgement(msgspec.Struct, frozen=True):
-    """The answer of an operation that returns nothing. It must still be a JSON object."""
+    """The answer of an operation that returns nothing: a JSON object, or no body where that is usual."""
 
     items = ()
+
+
+def begun(flow: Flow[T]) -> Flow[T]:
+    """Return a flow that stands at its first request, so that wrong arguments are refused now.
+
+    :raises PaiUsageError: as the flow would when it is run.
+    """
+    first = next(flow)
+
+    def rest() -> Flow[T]:
+        outcome = yield first
+        while True:
+            try:
+                request = flow.send(outcome)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            outcome = yield request
+
+    return rest()
+
+
+def check_fresh(flow: Flow[Any]) -> None:
+    """Refuse a flow that has run: it would end at once, as if PAI had answered nothing.
+
+    :raises PaiUsageError: it has.
+    """
+    if inspect.getgeneratorstate(flow) != inspect.GEN_CREATED:
+        raise PaiUsageError("This flow has run already; make a new one for each run.")
 
 
 def call(request: Request, answer: type[T]) -> Flow[T]:
@@ -170,7 +209,7 @@ def _may_try_again(error: PaiError, request: Request) -> bool:
 
 def _wait(error: PaiError, attempt: int) -> float:
     """Return the seconds before the next attempt: exponential, at random so that clients spread out."""
-    if isinstance(error, PaiThrottledError) and error.retry_after is not None:
+    if isinstance(error, (PaiThrottledError, PaiUnavailableError)) and error.retry_after is not None:
         return error.retry_after + random.uniform(0, BACKOFF_SECONDS)
     return random.uniform(0, min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (attempt - 1)))
 
@@ -178,6 +217,8 @@ def _wait(error: PaiError, attempt: int) -> float:
 def _check(request: Request, outcome: Outcome, answer: type[T]) -> tuple[T, Response]:
     """Return the decoded answer, or raise what is wrong with it."""
     if isinstance(outcome, Failure):
+        if outcome.error is not None:
+            raise outcome.error
         raise PaiTransportError(f"{request.action}: {outcome.reason}", sent=outcome.sent)
     if not 200 <= outcome.status < 300:
         raise _error(request, outcome)
@@ -194,7 +235,7 @@ def _check(request: Request, outcome: Outcome, answer: type[T]) -> tuple[T, Resp
 
 
 def _has_code(response: Response) -> bool:
-    fields = _error_fields(response.body)
+    fields = error_fields(response.body)
     return fields is not None and fields[0] != ""
 
 
@@ -204,14 +245,15 @@ def _decoder(answer: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _decode(request: Request, response: Response, answer: type[T]) -> T:
+    # To other requests, an empty 200 is more likely a proxy's answer than PAI's.
+    may_be_empty = answer is Acknowledgement and (response.status == 204 or request.method == "DELETE")
+    if may_be_empty and not response.body.strip():
+        return answer()
     try:
         try:
             return cast("T", _decoder(cast("Any", answer)).decode(response.body))
-        except msgspec.ValidationError:
-            raise
         except (msgspec.DecodeError, UnicodeDecodeError):
-            # A metric can be NaN, which some servers write as a bare word although JSON does not know it.
-            return msgspec.convert(json.loads(response.body), answer)
+            return read(response.body, answer, request.action)
     except msgspec.ValidationError as error:
         raise PaiResponseError(
             f"{request.action}: the answer is not what the API page promises: {error}",
@@ -224,7 +266,7 @@ def _decode(request: Request, response: Response, answer: type[T]) -> T:
 
 def _not_json(request: Request, response: Response) -> PaiNotJsonError:
     kind = response.headers.get("content-type", "no content type")
-    start = " ".join(response.body[:200].decode("utf-8", "replace").split())
+    start = " ".join(decoded(response.body)[:200].split())
     return PaiNotJsonError(
         f"{request.action}: the answer is not JSON but {kind} beginning {start[:100]!r}. Usually a proxy "
         "or gateway answered instead of PAI: check the connection's endpoint, and the proxy settings",
@@ -234,12 +276,12 @@ def _not_json(request: Request, response: Response) -> PaiNotJsonError:
 
 
 def _error(request: Request, response: Response) -> PaiError:
-    fields = _error_fields(response.body)
+    fields = error_fields(response.body)
     status = response.status
     if fields is None and status < 500 and status != 429:
         return _not_json(request, response)
     code, message, request_id = fields or ("", "", None)
-    kind = _error_kind(status, code)
+    kind = error_kind(status, code)
     error = kind(
         message or f"HTTP {status} without a message",
         action=request.action,
@@ -247,66 +289,14 @@ def _error(request: Request, response: Response) -> PaiError:
         code=code,
         request_id=_request_id(response, request_id),
     )
-    if isinstance(error, PaiThrottledError):
-        error.retry_after = _retry_after(response)
+    if isinstance(error, PaiThrottledError) or (isinstance(error, PaiUnavailableError) and status == 503):
+        error.retry_after = retry_after(response.headers, response.date, response.received_at)
     return error
-
-
-_AUTHENTICATION_CODES = (
-    "IncompleteSignature",
-    "InvalidAccessKey",
-    "InvalidBearerToken",
-    "InvalidSecurityToken",
-    "InvalidTimeStamp",
-    "MissingAuthorization",
-    "MissingSecurityToken",
-    "Signature",
-)
-
-
-def _error_kind(status: int, code: str) -> type[PaiApiError]:
-    """Choose the class by codes that every Alibaba Cloud gateway shares; PAI's own are not all documented."""
-    if "Throttling" in code or status == 429:
-        return PaiThrottledError
-    if status >= 500 or "ServiceUnavailable" in code:
-        return PaiUnavailableError
-    if status == 401 or code.startswith(_AUTHENTICATION_CODES):
-        return PaiAuthenticationError
-    if status == 403 or code.startswith(("NoPermission", "Forbidden")):
-        return PaiPermissionError
-    if status == 404 or "NotFound" in code or "NotExist" in code:
-        return PaiNotFoundError
-    return PaiApiError
-
-
-def _error_fields(body: bytes) -> tuple[str, str, str | None] | None:
-    """Return code, message and request id of an error body in any form that the SDK reads, else ``None``."""
-    try:
-        fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):  # the first: before msgspec 0.21
-        found = dict(re.findall(r"<(Code|Message|RequestId)>([^<]*)</", body.decode("utf-8", "replace")))
-        return (found.get("Code", ""), found.get("Message", ""), found.get("RequestId")) if found else None
-    if not isinstance(fields, dict):
-        return None
-    lower = {str(name).lower(): value for name, value in fields.items() if value is not None}
-    code, message, request_id = (lower.get(name) for name in ("code", "message", "requestid"))
-    return _text(code), _text(message), _text(request_id) or None
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)[:2000]
 
 
 def _request_id(response: Response, from_body: str | None) -> str | None:
     if from_body is None and response.status < 400:
         found = re.search(rb'"[Rr]equestId"\s*:\s*"([^"]{1,100})"', response.body)
         from_body = found.group(1).decode("utf-8", "replace") if found else None
-    return from_body or response.headers.get("x-acs-request-id")
-
-
-def _retry_after(response: Response) -> float | None:
-    """Return the seconds PAI asks to wait; the header says milliseconds."""
-    try:
-        return max(0.0, float(response.headers["x-acs-retry-after"]) / 1000)
-    except (KeyError, ValueError):
-        return None
+    request_id = from_body or response.headers.get("x-acs-request-id")
+    return request_id and printable(request_id)

@@ -1,7 +1,7 @@
 """PAI's records, decoded straight from the bytes of an answer.
 
 Field names are the API's in snake_case. Unknown fields are ignored. An absent or null field is ``None``
-(collections are empty). A value of the wrong type makes decoding fail.
+(collections are empty). What a value of another type does: :mod:`~airflow_provider_pai.api.reading`.
 
 Source: ListRuns, GetRun, ListRunMetrics, ListExperiment and ListWorkspaces of AIWorkSpace 2021-02-04.
 """
@@ -113,7 +113,7 @@ class Metric(Record, frozen=True, gc=False, rename="pascal"):
     """One logged value: ``value`` may be NaN or infinite; ``timestamp`` is what the logger sent."""
 
     key: str
-    value: Value
+    value: Value = math.nan
     step: int | None = None
     timestamp: int | None = None
 

@@ -7,10 +7,10 @@ Source: the vendor's API pages of AIWorkSpace 2021-02-04. Each flow names its pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from airflow_provider_pai.api.errors import PaiNotFoundError, PaiUsageError
+from airflow_provider_pai.api.errors import PaiNotFoundError, PaiResponseError, PaiUsageError
 from airflow_provider_pai.api.experiments import call_in_experiment
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call, exchange
 from airflow_provider_pai.api.models import CreatedRun, MaybeRun, Metric, MetricPage, Run, RunPage
@@ -18,6 +18,7 @@ from airflow_provider_pai.api.paging import PAGE_SIZE, Paginator
 from airflow_provider_pai.api.parameters import (
     finite,
     page_parameters,
+    pairs,
     path,
     required,
     run_fields,
@@ -77,7 +78,7 @@ def _paginator(query: RunQuery, order_by: str, page_size: int, most: int | None)
     if most is not None:
         whole_number("max_runs", most)
     if query.run_ids:
-        return NamedRuns(query)
+        return NamedRuns(query, most)
     field, order = order_by.split(",")[0].split(" ")
     direction = (1 if order == "ASC" else -1) if field == "GmtCreateTime" else 0
     start, end = query.window
@@ -96,10 +97,26 @@ def _paginator(query: RunQuery, order_by: str, page_size: int, most: int | None)
         identity=lambda run: run.run_id,
         created=lambda run: run.gmt_create_time,
         direction=direction,
-        wanted=query.check(),
+        wanted=_decided(query),
         beyond=beyond,
         most=most,
     )
+
+
+def _decided(query: RunQuery) -> Callable[[Run], bool]:
+    """Return the query's check, which refuses a run that may or may not match."""
+    matches = query.check()
+
+    def check(run: Run) -> bool:
+        if query.undecided(run):
+            raise PaiResponseError(
+                f"ListRuns: PAI tells no creation time of the run {run.run_id!r} that can be read, so nobody "
+                "knows whether it is within created_after and created_before; leave those out",
+                status=200,
+            )
+        return matches(run)
+
+    return check
 
 
 class NamedRuns(Paginator[Run]):
@@ -109,8 +126,9 @@ class NamedRuns(Paginator[Run]):
         which no waiting will change. The text says which runs were found.
     """
 
-    def __init__(self, query: RunQuery) -> None:
+    def __init__(self, query: RunQuery, most: int | None) -> None:
         self.done = False
+        self.most = most
         self._query = query
 
     def next_page(self) -> Flow[list[Run]]:
@@ -139,7 +157,7 @@ class NamedRuns(Paginator[Run]):
             )
         self.done = True
         query.sort(found)
-        return list(filter(query.check(), found))
+        return list(filter(_decided(query), found))
 
 
 def page_request(query: RunQuery, order_by: str, page_size: int = PAGE_SIZE, token: str = "") -> Request:
@@ -227,17 +245,25 @@ def update_run(
 def set_run_labels(run_id: str, labels: Labels) -> Flow[None]:
     """Add or change these labels and keep all others, whether PAI merges or replaces (GetRun, UpdateRun).
 
-    Where PAI replaces labels, one that somebody else sets between the two requests may be lost.
+    Where PAI replaces labels, one that somebody else sets between the two requests may be lost. Labels that
+    the run has are sent as they came, whatever this provider would make of them.
     """
     wanted = parse_labels(labels)
     run = yield from get_run(run_id)
-    yield from update_run(run_id, labels={**run.labels, **wanted})
+    fields = {"Labels": pairs({**run.labels, **wanted})}
+    yield from call(write("PUT", "UpdateRun", path("runs", run_id), fields), Acknowledgement)
 
 
 def delete_run_label(run_id: str, key: str) -> Flow[None]:
     """Remove one label from a run (DeleteRunLabel)."""
+    yield from remove_label(run_id, key)
+
+
+def remove_label(run_id: str, key: str) -> Flow[bool]:
+    """Remove one label from a run, and return whether PAI said so: an empty 200 may be a proxy's."""
     target = f"{path('runs', run_id)}/labels/{segment(key)}"
-    yield from call(write("DELETE", "DeleteRunLabel", target), Acknowledgement)
+    _, response = yield from exchange(write("DELETE", "DeleteRunLabel", target), Acknowledgement)
+    return response.status == 204 or response.body.strip() != b""
 
 
 def delete_run(run_id: str) -> Flow[None]:
@@ -267,14 +293,31 @@ def log_run_metrics(
 
 
 def list_run_metrics(run_id: str, key: str, *, page_size: int = PAGE_SIZE) -> Flow[list[Metric]]:
-    """Return every logged value of one metric, in PAI's order (ListRunMetrics)."""
+    """Return every logged value of one metric, in PAI's order (ListRunMetrics).
+
+    A value that was logged twice is there twice. Only where a page begins with the very values with which
+    the one before it ended, each with a step or a timestamp, they are taken for the same: values that are
+    logged meanwhile may move others onto the next page.
+    """
     parameters = {"Key": required("key", key), "MaxResults": whole_number("page_size", page_size)}
     listing = Paginator[Metric](
         Request(action="ListRunMetrics", path=f"{path('runs', run_id)}/metrics", query=parameters),
         MetricPage,
-        identity=lambda metric: (metric.step, metric.timestamp, str(metric.value)),
+        identity=None,
         created=lambda _: None,
         direction=0,
         wanted=lambda metric: metric.key == key,
     )
-    return listing.rest()
+    values: list[Metric] = []
+    while not listing.done:
+        page = yield from listing.next_page()
+        values += page[_repeated(values, page) :]
+    return values
+
+
+def _repeated(before: list[Metric], page: list[Metric]) -> int:
+    """Return how many values at the start of a page are those at the end of what came before."""
+    named = [(metric.step, metric.timestamp, str(metric.value)) for metric in page]
+    ended = [(metric.step, metric.timestamp, str(metric.value)) for metric in before[-len(page) :]]
+    most = next((place for place, one in enumerate(named) if one[:2] == (None, None)), len(named))
+    return next((n for n in range(min(most, len(ended)), 0, -1) if ended[-n:] == named[:n]), 0)

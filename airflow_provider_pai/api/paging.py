@@ -20,8 +20,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from airflow_provider_pai.api.errors import PaiPagingError
-from airflow_provider_pai.api.flow import Flow, Request, exchange
+from airflow_provider_pai.api.errors import PaiPagingError, PaiResponseError
+from airflow_provider_pai.api.flow import Flow, Request, Response, exchange
 from airflow_provider_pai.api.models import Page
 
 __all__ = ["MAX_PAGES", "MAX_PASSES", "PAGE_SIZE", "Paginator"]
@@ -83,10 +83,11 @@ class Tally:
 class Paginator(Generic[Item]):
     """Reads one listing. Call :meth:`next_page` until :attr:`done`.
 
-    ``identity`` returns what identifies an item, and ``created`` its time of creation. ``direction`` is 1
-    where the items come oldest first, -1 for newest first, 0 for another order. Only ``wanted`` items are
-    returned, and the paginator stops after ``most`` of them. ``beyond`` says that neither an item nor any
-    that follows it is wanted; it counts only while PAI keeps that order.
+    ``identity`` returns what identifies an item; without it, its place in the listing does. ``created``
+    returns its time of creation. ``direction`` is 1 where the items come oldest first, -1 for newest first, 0
+    for another order. Only ``wanted`` items are returned, and the paginator stops after ``most`` of them.
+    ``beyond`` says that neither an item nor any that follows it is wanted; it counts only while PAI keeps
+    that order.
     The paginator holds the ids of all items, but no more than one page of items.
     """
 
@@ -95,7 +96,7 @@ class Paginator(Generic[Item]):
         request: Request,
         page: type[Page],
         *,
-        identity: Callable[[Item], object],
+        identity: Callable[[Item], object] | None,
         created: Callable[[Item], datetime | None],
         direction: int,
         wanted: Callable[[Item], bool] = lambda _: True,
@@ -111,7 +112,7 @@ class Paginator(Generic[Item]):
         self._direction = direction
         self._wanted = wanted
         self._beyond = beyond
-        self._most = most
+        self.most = most
         self._pages = 0
         self._seen: dict[object, int] = {}  # the last pass that saw an item
         self._begin()
@@ -124,6 +125,7 @@ class Paginator(Generic[Item]):
         self._last: datetime | None = None
         self._found = 0
         self._tally = Tally()
+        self._place = 0
 
     def next_page(self) -> Flow[list[Item]]:
         """Ask for the next page, and return its items that are wanted and were not returned before.
@@ -142,7 +144,7 @@ class Paginator(Generic[Item]):
         page, response = yield from exchange(request, self._page)
         self._tally.open_page(page.total_count, response.date)
         new = [item for item in page.items if self._take(item)]
-        self._advance(page)
+        self._advance(page, response)
         return new
 
     def rest(self) -> Flow[list[Item]]:
@@ -158,7 +160,8 @@ class Paginator(Generic[Item]):
             if self._last is not None and created != self._last and self._in_order is not False:
                 self._in_order = (created > self._last) == (self._direction > 0)
             self._last = created
-        key = self._identity(item)
+        self._place += 1
+        key = self._place if self._identity is None else self._identity(item)
         seen_in = self._seen.get(key)
         if seen_in == self.passes:
             return False
@@ -168,9 +171,9 @@ class Paginator(Generic[Item]):
         self._found += wanted
         return wanted and seen_in is None
 
-    def _advance(self, page: Page) -> None:
+    def _advance(self, page: Page, response: Response) -> None:
         token = page.next_token
-        enough = self._most is not None and self._found >= self._most
+        enough = self.most is not None and self._found >= self.most
         if enough or (self._in_order and page.items and self._beyond(page.items[-1])):
             self._finish(doubtful=False)
         elif not token:
@@ -182,6 +185,12 @@ class Paginator(Generic[Item]):
                 f"{self._request.action} answered with the page token {token!r} a second time, so the "
                 f"listing would never end (request id {page.request_id or 'not given'}). List again later, "
                 "or ask for larger pages."
+            )
+        elif not _is_text(token):
+            raise PaiResponseError(
+                f"{self._request.action}: the page token {token!r} is not valid text and cannot be sent back",
+                status=response.status,
+                request_id=response.request_id,
             )
         else:
             self._tokens.add(token)
@@ -201,3 +210,11 @@ class Paginator(Generic[Item]):
             )
         else:
             self.done = True
+
+
+def _is_text(token: str) -> bool:
+    try:
+        token.encode()
+    except UnicodeEncodeError:  # one half of a surrogate pair, which JSON can spell
+        return False
+    return True

@@ -13,10 +13,16 @@ from __future__ import annotations
 
 import msgspec
 
-from airflow_provider_pai.api.errors import PaiLabelNotSeenError, PaiNotFoundError, PaiUsageError
+from airflow_provider_pai.api.errors import (
+    PaiError,
+    PaiLabelNotSeenError,
+    PaiNotFoundError,
+    PaiNotJsonError,
+    PaiUsageError,
+)
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Run
-from airflow_provider_pai.api.operations import delete_run_label, get_run, list_runs, set_run_labels
+from airflow_provider_pai.api.operations import get_run, list_runs, remove_label, set_run_labels
 from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
 
 __all__ = ["Promotion", "promote_run"]
@@ -39,7 +45,8 @@ def promote_run(run_id: str, labels: Labels, *, among: RunQuery | None = None) -
     are not named stay as they are, whether PAI merges or replaces labels.
 
     :raises PaiUsageError: ``among`` does not match the run itself; nothing was changed.
-    :raises PaiNotFoundError: there is no such run; nothing was changed.
+    :raises PaiNotFoundError: there is no such run, and nothing was changed; or PAI does not find a label
+        that it shows, and that run keeps it.
     :raises PaiLabelNotSeenError: a label was set but does not show; no other run has lost it.
     """
     wanted = parse_labels(labels)
@@ -66,7 +73,7 @@ def promote_run(run_id: str, labels: Labels, *, among: RunQuery | None = None) -
             )
     demoted = [(run.run_id, key) for key, runs in holders.items() for run in runs if run.run_id != run_id]
     for holder_id, key in demoted:
-        yield from _demote(holder_id, key)
+        yield from _demote(holder_id, key, wanted[key])
     ids = list(dict.fromkeys(holder_id for holder_id, _ in demoted))
     return Promotion(run_id=run_id, labels=wanted, promoted=promoted, demoted_run_ids=ids)
 
@@ -81,8 +88,22 @@ def _carries(run: Run, labels: dict[str, str]) -> bool:
     return labels.items() <= run.labels.items()
 
 
-def _demote(run_id: str, key: str) -> Flow[None]:
+def _demote(run_id: str, key: str, value: str) -> Flow[None]:
+    refused: PaiError
     try:
-        yield from delete_run_label(run_id, key)
+        if (yield from remove_label(run_id, key)):
+            return
+        refused = PaiNotJsonError(
+            f"DeleteRunLabel: the answer is empty, and the run {run_id} still carries {key}:{value}. Usually "
+            "a proxy or gateway answered instead of PAI",
+            status=200,
+        )
+    except PaiNotFoundError as error:
+        # The label, or the run, is gone already; or a gateway on the way does not know such an address.
+        refused = error
+    try:
+        run = yield from get_run(run_id)
     except PaiNotFoundError:
-        return  # the label, or the run, is gone already
+        return
+    if _carries(run, {key: value}):
+        raise refused

@@ -9,7 +9,7 @@ Source: the vendor's page for ListRuns; which characters a label may have, from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, TypedDict, cast
 
@@ -22,6 +22,7 @@ from airflow_provider_pai.api.arguments import (
     check_text,
     encodable,
     of_native_rendering,
+    parse_run_ids,
 )
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
@@ -36,7 +37,6 @@ __all__ = [
     "format_time",
     "parse_labels",
     "parse_order",
-    "parse_run_ids",
     "parse_time",
 ]
 
@@ -46,8 +46,7 @@ Moment = datetime | str
 LABEL_BYTES = 128
 NO_LENGTH = (
     " A data interval has no length in a DAG run that was started by hand or by an asset, and in Airflow 3 "
-    "under a cron schedule (CronTriggerTimetable): reckon from its end, as in "
-    '"{{ data_interval_end.subtract(days=1) }}".'
+    "under a cron schedule (CronTriggerTimetable): use midnight() of airflow_provider_pai.windows."
 )
 ORDER_FIELDS = ("GmtCreateTime", "Name")
 
@@ -129,30 +128,6 @@ def _check_label(key: Any, value: Any) -> None:
             )
     if not key:
         raise PaiUsageError(f"A label with the value {value!r} has no key. Write it as 'key:value'.")
-
-
-def parse_run_ids(run_id: Any) -> tuple[str, ...]:
-    """Return run ids without repeats, from one or several, such as the output of a mapped task.
-
-    :raises PaiUsageError: no id at all, or what is no id.
-    """
-    if isinstance(run_id, (str, Mapping)) or not isinstance(run_id, Iterable):
-        run_id = (run_id,)
-    ids = tuple(dict.fromkeys(map(_run_id, run_id)))
-    if not ids:
-        raise PaiUsageError("run_id is []. Leave it out, or check the task or template it came from.")
-    return ids
-
-
-def _run_id(run_id: Any) -> str:
-    check_given("run_id", run_id)
-    check_no_dict_as_text("run_id", run_id)
-    if isinstance(run_id, Mapping):
-        raise PaiUsageError(
-            f"run_id holds a record with {', '.join(map(str, run_id))}; hand on its id: run['run_id']."
-        )
-    check_text("run_id", run_id)
-    return str(run_id)
 
 
 def parse_time(time: Moment, name: str) -> datetime:
@@ -323,6 +298,12 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return (start is None and end is None) or _within(run.gmt_create_time, start, end)
 
         return matches
+
+    def undecided(self, run: Run) -> bool:
+        """Tell whether a run may match or not: a window is asked for, and it has no creation time."""
+        if run.gmt_create_time is not None or not any(self.window):
+            return False
+        return msgspec.structs.replace(self, created_after=None, created_before=None).matches(run)
 
     def sort(self, runs: list[Run]) -> None:
         """Sort runs in place by this query's order. Equal ones keep their order."""

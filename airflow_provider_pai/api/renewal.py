@@ -35,8 +35,14 @@ PAUSE_SECONDS = 30.0
 after the default chain found another source."""
 
 
+MARGIN_SECONDS = 15 * 60
+"""How long before its expiry a credential is renewed, as in the library."""
+SHARE_LEFT = 1 / 3
+"""How much of its life may be left then. Without this, a session of 15 minutes would serve one request."""
+
+
 class RefreshableCredential:
-    """A credential of one kind, renewed 15 minutes before it expires.
+    """A credential of one kind, renewed 15 minutes before it expires, or when a third of its life is left.
 
     Any thread may call it; one renewal runs at a time. Its repr shows no secret.
 
@@ -51,12 +57,23 @@ class RefreshableCredential:
         self._kind = kind
         self._provider_name = provider
         self._arguments = arguments
+        self._origin: str | None = None
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
         self._lock = threading.Lock()
         self._provider: Any = None
-        self._origin: str | None = None
         self._last: AnyCredential | None = None
         self._valid_until = 0.0
+        self._renew_at = 0.0
         self._paused_until = 0.0
+        self._process = os.getpid()
+
+    def _locked(self) -> threading.Lock:
+        if self._process != os.getpid():
+            # Forked: a thread that held this lock, or one of the library's, does not exist here.
+            self._start_afresh()
+        return self._lock
 
     def __repr__(self) -> str:
         return f"RefreshableCredential({self._kind!r}, …)"
@@ -67,12 +84,12 @@ class RefreshableCredential:
         :raises PaiTransportError: its source did not answer, not completely, or is overloaded.
         :raises PaiConfigurationError: its source refused, or a file or the library is missing.
         """
-        with self._lock:
+        with self._locked():
             return self._obtain()
 
     def replace(self, refused: AnyCredential) -> AnyCredential:
         """Return another credential than ``refused``, which PAI did not accept. Raises as :meth:`get`."""
-        with self._lock:
+        with self._locked():
             if refused == self._last:
                 self._provider = self._last = None  # and with it what the library has cached
                 self._paused_until = 0.0
@@ -80,6 +97,8 @@ class RefreshableCredential:
 
     def _obtain(self) -> AnyCredential:
         now = time.time()
+        if self._last is not None and now < self._renew_at:
+            return self._last
         if now < self._paused_until:
             if self._last is None:
                 raise self._other_source()
@@ -120,9 +139,12 @@ class RefreshableCredential:
                 f"credential_type {self._kind!r}: {origin} answered with an incomplete credential", sent=False
             ) from None
         self._origin = origin
-        self._valid_until = (
-            found.get_expiration() or math.inf
-        )  # unknown for the default chain: PAI refuses in time
+        expires = found.get_expiration()
+        if expires:
+            self._valid_until = expires
+            self._renew_at = expires - min(MARGIN_SECONDS, SHARE_LEFT * (expires - time.time()))
+        else:  # the default chain does not say when: it is asked each time, and PAI refuses in time
+            self._valid_until, self._renew_at = math.inf, 0.0
         return self._last
 
     def _other_source(self) -> PaiTransportError:
@@ -197,8 +219,9 @@ def _describe(kind: str, error: Exception) -> PaiError:
     ]
     what = f"No credential of credential_type {kind!r} could be obtained ({', '.join(filter(None, details))})"
     if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = _found(r"certificate verify failed: ([\w ,'-]{1,100})", text) or "it is not trusted"
         return PaiConfigurationError(
-            f"{what}: the certificate is not trusted here; name its CA in SSL_CERT_FILE."
+            f"{what}: the certificate is not accepted here: {reason.strip()}. Name its CA in SSL_CERT_FILE."
         )
     if isinstance(error, OSError) and error.filename:
         return PaiConfigurationError(f"{what}: {error.filename} cannot be read ({error.strerror}).")

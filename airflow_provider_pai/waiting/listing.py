@@ -184,17 +184,20 @@ class Listing:
 
     def matching(self, query: RunQuery) -> list[Run]:
         """Return the runs in here that match a query, in its order."""
-        indexed = (run for key in keys_of_query(query) for run in self._index.get(key, {}).values())
-        found = list(filter(query.check(), indexed))
+        found = list(filter(query.check(), self._indexed(query)))
         query.sort(found)
         return found
+
+    def _indexed(self, query: RunQuery) -> list[Run]:
+        return [run for key in keys_of_query(query) for run in self._index.get(key, {}).values()]
 
     def answer(self, query: RunQuery, enough: int | None, since_poll: int) -> list[Run] | None:
         """Return what PAI would answer to a query now, or ``None`` where this cannot tell.
 
-        A run that was read before ``since_poll`` may have changed since, so PAI has to be asked.
+        A run that was read before ``since_poll`` may have changed since, so PAI has to be asked. So it has to
+        be where a run may or may not match, which fails the question.
         """
-        if not self.covers(query, enough):
+        if not self.covers(query, enough) or any(map(query.undecided, self._indexed(query))):
             return None
         found = self.matching(query)[:enough]
         return None if any(self._read_at[run.run_id] < since_poll for run in found) else found

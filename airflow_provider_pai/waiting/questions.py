@@ -172,7 +172,7 @@ class Questions:
         for run in news:
             for filter_ in keys_of_run(run):
                 for key, question in self._by_filter.get(filter_, {}).items():
-                    if question.query.matches(run):
+                    if question.query.matches(run) or question.query.undecided(run):
                         concerned.setdefault(key, []).append(run)
         for key, runs in concerned.items():
             self._by_key[key].tell(runs)
