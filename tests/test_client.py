@@ -381,8 +381,11 @@ class Renewing:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         self.threads.append(threading.get_ident())
+        number = len(self.threads)
+        if self.blocking:
+            time.sleep(0.01)  # so that others come meanwhile
         self.at_once -= 1
-        return Credential(access_key_id=f"key-{len(self.threads)}", access_key_secret="s")
+        return Credential(access_key_id=f"key-{number}", access_key_secret="s")
 
 
 @pytest.mark.parametrize("blocking", [True, False])
@@ -407,6 +410,31 @@ def test_blocking_sources_are_asked_one_at_a_time_by_many_flows(pai_emulator):
 
     asyncio.run(drive())
     assert source.most_at_once == 1
+
+
+def test_a_flow_that_is_cancelled_leaves_the_look_up_to_the_others(pai_emulator):
+    asked, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        blocking = True
+
+        def get(self) -> Credential:
+            asked.set()
+            assert go_on.wait(5)
+            return Credential(**KEY)
+
+    async def drive() -> list[Any]:
+        async with AsyncPaiClient(pai_emulator.url, Slow()) as many:
+            flows = [asyncio.create_task(many.run(list_runs(RunQuery()))) for _ in range(2)]
+            await asyncio.to_thread(asked.wait, 5)
+            flows[0].cancel()
+            await asyncio.wait(flows, timeout=0.05)
+            go_on.set()
+            return await asyncio.gather(*flows, return_exceptions=True)
+
+    cancelled, other = asyncio.run(drive())
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert other == []
 
 
 class Failing:
@@ -779,6 +807,16 @@ def test_a_wrong_clock_is_corrected_once_and_stays_corrected(caller, pai_emulato
     caller.run(pai_emulator.url, *flows)
     assert pai_emulator.request_counts == {"CreateRun": 3, "ListRuns": 1}
     assert len(pai_emulator.runs()) == 2
+
+
+def test_a_clock_that_changes_again_is_corrected_from_the_start(caller, pai_emulator):
+    def drifting() -> Flow[None]:
+        for skew in (3600, 7200, 0):
+            pai_emulator.clock_offset = skew
+            yield from list_runs(RunQuery())
+
+    caller.run(pai_emulator.url, drifting())
+    assert pai_emulator.request_counts == {"ListRuns": 6}
 
 
 # --- secrets

@@ -432,6 +432,12 @@ def test_a_retry_after_is_milliseconds_and_a_lower_bound(play, milliseconds):
         assert milliseconds / 1000 <= request.wait <= milliseconds / 1000 + flow.BACKOFF_SECONDS
 
 
+@pytest.mark.parametrize("header", ["x_acs_retry_after", "retry_after"])
+def test_callers_with_the_same_retry_after_do_not_all_come_back_at_once(play, header):
+    outcome = error(429, "Throttling.User", **{header: 7})
+    assert len({tuple(waits(play, outcome)) for _ in range(5)}) > 1
+
+
 NOON = "Wed, 21 Oct 2026 12:00:00 GMT"
 
 
