@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+import string
 from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -40,6 +41,8 @@ REGIONS = (
 
 CONSOLE_FIELDS = ("region", "workspace_id", "source_type", "source_id", "experiment_id", "run_id")
 
+STS = re.compile(r"sts[a-z0-9-]*(\.[a-z]{2}-[a-z0-9-]+)?\.aliyuncs\.com", re.IGNORECASE)
+"""The vendor's STS. Other hosts of its domain may be anybody's, such as a function or a bucket."""
 MAY_HOLD_SPACES = ("policy", "private_key_file", "oidc_token_file_path")
 CREDENTIAL_FIELDS = tuple({name: None for needs, takes, _ in KINDS.values() for name in (*needs, *takes)})
 
@@ -143,10 +146,24 @@ def _credentials(connection: AnyConnection, extra: Mapping[str, Any], region: st
     if not fields["sts_endpoint"] and "sts_endpoint" in KINDS.get(kind, KINDS["default"]).takes:
         # Always given: without it the library would take one from an environment variable.
         fields["sts_endpoint"] = _service("sts", region, extra) if region else "sts.aliyuncs.com"
+    _check_sts(fields["sts_endpoint"], connection, extra)
     try:
         return credential_source(kind, {"access_key_id": key_id, "access_key_secret": secret, **fields})
     except PaiConfigurationError as error:
         raise PaiConfigurationError(f"The connection {connection.conn_id!r}: {error}") from None
+
+
+def _check_sts(endpoint: Any, connection: AnyConnection, extra: Mapping[str, Any]) -> None:
+    """Refuse an STS outside the vendor's domain, unless the connection allows it.
+
+    Whoever edits a connection could else name a file of the worker as its OIDC token, and have it sent there.
+    """
+    if endpoint and not STS.fullmatch(str(endpoint)) and not _is_true(extra.get("allow_sts_endpoint")):
+        raise PaiConfigurationError(
+            f"The connection {connection.conn_id!r} would send its credential to {endpoint!r}, which is not "
+            "an STS of aliyuncs.com such as 'sts.cn-hangzhou.aliyuncs.com'. Correct its sts_endpoint or "
+            "region, or set allow_sts_endpoint in its extras if that service is yours."
+        )
 
 
 def _service(name: str, region: str, extra: Mapping[str, Any]) -> str:
@@ -196,15 +213,31 @@ def _bracketed(address: str) -> str:
 def fill_in(template: str, fields: Mapping[str, str]) -> str:
     """Return a console link from its template.
 
-    :raises PaiConfigurationError: the template has an unknown field.
+    :raises PaiConfigurationError: the template is not an http(s) address, or has anything but these fields.
     """
-    try:
-        return template.format(**fields)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    problem = _problem(template, fields)
+    if problem:
         raise PaiConfigurationError(
-            f"The connection's console_url {template!r} cannot be filled in ({error}); its fields are: "
+            f"The connection's console_url {template!r} cannot be filled in ({problem}); its fields are: "
             f"{', '.join(f'{{{name}}}' for name in fields)}."
-        ) from None
+        )
+    return template.format(**fields)
+
+
+def _problem(template: str, fields: Mapping[str, str]) -> str:
+    """Say what is wrong with a template: a browser opens it, and a format could give it any length."""
+    if not re.match(r"https?://[^/?#\\]", template, re.IGNORECASE):
+        return "it does not begin with http:// or https:// and a host"
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        return str(error)
+    for _, name, spec, conversion in parts:
+        if name is not None and name not in fields:
+            return f"it has no field {name!r}"
+        if spec or conversion:
+            return f"{{{name}}} takes neither a format nor a conversion"
+    return ""
 
 
 def _known(region: str | None, connection: AnyConnection) -> str:

@@ -50,9 +50,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     "sts_endpoint": _field(
         "STS endpoint", "ram_role_arn, oidc_role_arn, rsa_key_pair (default: sts.<region>.aliyuncs.com)."
     ),
+    "allow_sts_endpoint": _field(
+        "Allow other STS endpoints",
+        "Send credentials, and the OIDC token file, to an STS endpoint outside aliyuncs.com.",
+        "boolean",
+    ),
     "oidc_provider_arn": _field("OIDC provider ARN", "oidc_role_arn: the identity provider in RAM."),
     "oidc_token_file_path": _field(
-        "OIDC token file", "oidc_role_arn: a path on workers and triggerers, as RRSA mounts it."
+        "OIDC token file",
+        "oidc_role_arn: a path on workers and triggerers, as RRSA mounts it. STS receives what it holds.",
     ),
     "role_name": _field(
         "ECS RAM role", "ecs_ram_role, optional: the role's name; left empty, the instance names it."
@@ -65,8 +71,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     ),
     "console_url": _field(
         "Console link template",
-        "Overrides a task's PAI link; may use {region}, {workspace_id}, {source_type}, {source_id}, "
-        "{experiment_id} and {run_id}.",
+        "Overrides a task's PAI link: an https:// or http:// address that may use {region}, {workspace_id}, "
+        "{source_type}, {source_id}, {experiment_id} and {run_id}.",
     ),
 }
 

@@ -224,21 +224,52 @@ class PaiHook(BaseHook):
         accessibility: str | None = None,
         labels: Labels | None = None,
     ) -> str:
-        """Create an experiment in this hook's workspace, or the default one, and return its id."""
+        """Create an experiment in this hook's workspace, or the default one, and return its id.
 
-        def flow(workspace_id: str) -> api.Flow[str]:
-            return api.create_experiment(
-                name,
-                workspace_id=workspace_id,
-                artifact_uri=artifact_uri,
-                accessibility=accessibility,
-                labels=labels,
-            )
-
-        begun(flow(workspace_id or "0"))  # refuses wrong arguments before the connection is read
-        return self.client().run(
-            flow(self._workspace(workspace_id) or self.get_default_workspace().workspace_id)
+        PAI keeps names unique in a workspace, so a task that may run twice takes
+        :meth:`get_or_create_experiment`.
+        """
+        make = functools.partial(
+            api.create_experiment,
+            name,
+            artifact_uri=artifact_uri,
+            accessibility=accessibility,
+            labels=labels,
         )
+        return self._in_workspace(make, workspace_id)
+
+    def get_or_create_experiment(
+        self,
+        name: str,
+        *,
+        workspace_id: str | None = None,
+        artifact_uri: str | None = None,
+        accessibility: str | None = None,
+        labels: Labels | None = None,
+    ) -> str:
+        """Return the id of the experiment of exactly this name, and create it where there is none.
+
+        In this hook's workspace, or the default one. Tasks that do this at the same time get the same id. An
+        experiment that exists stays as it is: ``artifact_uri``, ``accessibility`` and ``labels`` are for a
+        new one. Should PAI hold several of the name, the oldest one is meant. Where PAI shows a new
+        experiment late, this waits for up to a minute.
+        """
+        make = functools.partial(
+            api.get_or_create_experiment,
+            name,
+            artifact_uri=artifact_uri,
+            accessibility=accessibility,
+            labels=labels,
+        )
+        return self._in_workspace(make, workspace_id)
+
+    def _in_workspace(self, make: Callable[..., api.Flow[str]], workspace_id: str | None) -> str:
+        """Run a flow that has to name its workspace."""
+        begun(
+            make(workspace_id=workspace_id or "any")
+        )  # refuses wrong arguments before the connection is read
+        found = self._workspace(workspace_id) or self.get_default_workspace().workspace_id
+        return self.client().run(make(workspace_id=found))
 
     def list_experiments(self, **filters: Unpack[ExperimentFilters]) -> list[api.Experiment]:
         """Return the experiments of this hook's workspace that match, oldest first.

@@ -17,8 +17,8 @@ __all__ = ["LINK_KEY", "PaiRunLink", "console_url", "link_key"]
 
 LINK_KEY = "pai_run_link"
 CONSOLE = "https://pai.console.aliyun.com/"
-SOURCE_PAGES = {
-    "TrainingService": "#/training/jobs/{source_id}/configs",
+SOURCE_PAGES = {  # of a training job as the vendor's own GetTrainingJob writes it (TrainingJobUrl)
+    "TrainingService": "#/training/jobs/{source_id}",
     "DLC": "#/dlc/jobs/{source_id}/overview",
 }
 
@@ -28,7 +28,7 @@ def console_url(runs: Sequence[Run], region: str | None, template: str | None = 
 
     ``template`` is the connection's ``console_url``; its fields are filled in percent-encoded.
 
-    :raises PaiConfigurationError: a template with an unknown field.
+    :raises PaiConfigurationError: a template that is not an address, or that has anything but its fields.
     """
     run = runs[0] if runs else None
     fields = {"region": percent_encode(region or "")}

@@ -51,8 +51,8 @@ def digits():
 def pai_champion_challenger() -> None:
     @task
     def make_experiment(dag_run=None) -> str:
-        """Make an experiment for this night."""
-        return PaiHook().create_experiment(f"digits-{dag_run.start_date:%Y%m%dT%H%M%S}")
+        """Make an experiment for this night, or find it where this task ran before."""
+        return PaiHook().get_or_create_experiment(f"digits-{dag_run.start_date:%Y%m%dT%H%M%S}")
 
     @task
     def train(experiment_id: str, params: dict | None = None) -> dict:

@@ -55,8 +55,8 @@ def digits():
 def pai_train_and_evaluate() -> None:
     @task
     def make_experiment(dag_run=None) -> str:
-        """Make an experiment for this DAG run."""
-        return PaiHook().create_experiment(f"digits-{dag_run.start_date:%Y%m%dT%H%M%S}")
+        """Make an experiment for this DAG run, or find it where this task ran before."""
+        return PaiHook().get_or_create_experiment(f"digits-{dag_run.start_date:%Y%m%dT%H%M%S}")
 
     @task(map_index_template="{{ model['name'] }}")
     def train(model: dict, experiment_id: str, params: dict | None = None) -> dict:

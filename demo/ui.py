@@ -32,7 +32,7 @@ EVALUATED = {
 def seed(client: api.PaiClient) -> None:
     """Leave a few evaluated runs in the local PAI, for the examples that only read."""
     workspace_id = client.run(api.get_default_workspace()).workspace_id
-    experiment_id = client.run(api.create_experiment("image-models", workspace_id=workspace_id))
+    experiment_id = client.run(api.get_or_create_experiment("image-models", workspace_id=workspace_id))
     for number, (name, metrics) in enumerate(EVALUATED.items(), start=1):
         run = api.create_run(
             experiment_id,

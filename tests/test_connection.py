@@ -180,6 +180,7 @@ def test_mistakes_in_a_connection_are_refused_before_a_request(
         assert word in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:Encountered")  # Airflow's own, before 3.1
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
@@ -251,6 +252,63 @@ def test_a_connection_of_the_official_provider_works(connect: Any) -> None:
     )
     assert settings.credentials.get() == Credential(access_key_id="its-id", access_key_secret="its-secret")
     assert settings.endpoint == HANGZHOU
+
+
+OIDC = {
+    "credential_type": "oidc_role_arn",
+    "role_arn": "acs:ram::1:role/airflow",
+    "oidc_provider_arn": "acs:ram::1:oidc-provider/ack",
+    "oidc_token_file_path": "/opt/airflow/airflow.cfg",
+}
+ROLES = [
+    OIDC,
+    {"credential_type": "ram_role_arn", "role_arn": "acs:ram::1:role/airflow"},
+    {"credential_type": "rsa_key_pair", "public_key_id": "LTAI", "private_key_file": "/opt/airflow/key"},
+]
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role["credential_type"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"sts_endpoint": "sts.example.com"},
+        {"sts_endpoint": "sts.aliyuncs.com.example.com"},
+        {"sts_endpoint": "sts.xaliyuncs.com"},
+        {"sts_endpoint": "example.com/.aliyuncs.com"},
+        {"sts_endpoint": "example.com#.aliyuncs.com"},
+        {"sts_endpoint": "example.com?sts.aliyuncs.com"},
+        {"sts_endpoint": "example.com:443\\sts.aliyuncs.com"},
+        {"sts_endpoint": "sts.aliyuncs.com@example.com"},
+        {"sts_endpoint": "my-sts.aliyuncs.com"},
+        {"sts_endpoint": "sts.oss-cn-hangzhou.aliyuncs.com"},
+        {"sts_endpoint": "sts.cn-hangzhou.fc.aliyuncs.com"},
+        {"sts_endpoint": "https://sts.aliyuncs.com"},
+        {"sts_endpoint": "127.0.0.1:1"},
+        {"sts_endpoint": "example.com", "allow_sts_endpoint": "false"},
+        {"sts_endpoint": "example.com", "allow_http": True},
+        {"region": "example.com/"},
+    ],
+)
+def test_credentials_and_files_go_to_no_other_sts(connect: Any, role: Any, extra: Any) -> None:
+    with pytest.raises(PaiConfigurationError, match="allow_sts_endpoint"):
+        connect(host="https://pai.example.com", extra={**role, **extra})
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role["credential_type"])
+@pytest.mark.parametrize(
+    ("extra", "endpoint"),
+    [
+        ({}, "sts.aliyuncs.com"),
+        ({"region": "cn-wulanchabu"}, "sts.cn-wulanchabu.aliyuncs.com"),
+        ({"region": "cn-shanghai-finance-1", "vpc": True}, "sts-vpc.cn-shanghai-finance-1.aliyuncs.com"),
+        ({"sts_endpoint": "STS.us-east-1.aliyuncs.com"}, "STS.us-east-1.aliyuncs.com"),
+        ({"sts_endpoint": "sts.example.com", "allow_sts_endpoint": True}, "sts.example.com"),
+        ({"sts_endpoint": "127.0.0.1:1", "allow_sts_endpoint": "true"}, "127.0.0.1:1"),
+    ],
+)
+def test_another_sts_has_to_be_allowed(connect: Any, role: Any, extra: Any, endpoint: str) -> None:
+    settings = connect(host="https://pai.example.com", extra={**role, **extra})
+    assert settings.credentials._arguments["sts_endpoint"] == endpoint
 
 
 def test_settings_show_no_secret(connect: Any) -> None:

@@ -788,6 +788,33 @@ def test_nan_by_quirk(pai: Pai, quirk: Any, text: str) -> None:
     assert pai("ListRunMetrics", run_id, query={"Key": "loss"}).text.count(f'"Value":{text},') == 2
 
 
+def test_values_of_32_bits_by_quirk(pai: Pai) -> None:
+    values = {
+        "a": 0.93,
+        "b": 16777217,
+        "c": 1e39,
+        "d": -1e-60,
+        '"Value":0.93': 0.5,
+        "e": float("nan"),
+        "f": -2.5,
+    }
+    run_id = pai.emulator.add_run(params={"a": '"Value":0.93'}, metrics=values)
+    pai.emulator.quirks.metric_values = "float32"
+    kept = [0.9300000071525574, 16777216.0, "Infinity", -0.0, 0.5, "NaN", -2.5]
+
+    def listed() -> Any:
+        return pai("ListRuns", query={"Verbose": "true"}).json()["Runs"][0]
+
+    for run in (listed(), pai("GetRun", run_id, query={"Verbose": "true"}).json()):
+        assert [metric["Value"] for metric in run["Metrics"]] == kept
+        assert [metric["Key"] for metric in run["Metrics"]] == [*values]
+        assert run["Params"] == [{"Value": '"Value":0.93', "Key": "a"}]
+    (metric,) = pai("ListRunMetrics", run_id, query={"Key": "a"}).json()["Metrics"]
+    assert metric["Value"] == kept[0]
+    pai.emulator.quirks.metric_values = "float64"
+    assert listed()["Metrics"][0]["Value"] == 0.93
+
+
 def test_timestamps_by_quirk(pai: Pai) -> None:
     run_id = pai.emulator.add_run()
     for quirk, per_second in [("milliseconds", 1000), ("seconds", 1), ("zero", 0)]:

@@ -256,6 +256,21 @@ def test_the_baseline_is_asked_for_only_where_a_rule_needs_it(pai):
     assert pai.request_counts == {"ListRuns": 3}
 
 
+@pytest.mark.parametrize("values", ["float64", "float32"])
+def test_a_gate_decides_the_same_whether_pai_keeps_32_bits_or_64(pai, values):
+    pai.quirks.metric_values = values
+    evaluated(pai, "champion", labels=CHAMPION, accuracy=0.93)
+    evaluated(pai, "challenger", accuracy=0.94)
+    for rule, passed in {
+        ">= baseline + 0.01": True,
+        ">= 0.95": False,
+        "max >= 0.94": True,
+        "> 0.94": False,
+    }.items():
+        verdict = gate(baseline_labels=CHAMPION, metrics={"accuracy": rule}).execute({})
+        assert verdict["passed"] is passed, rule
+
+
 def test_a_transient_fault_is_left_to_airflows_retries(pai):
     pai.inject("server_error", times=None)
     with pytest.raises(PaiUnavailableError):

@@ -384,6 +384,20 @@ def test_an_experiment_without_a_named_workspace_goes_to_the_default_one(
     assert PaiHook().get_experiment(made).workspace_id == "145884"
 
 
+def test_an_experiment_is_found_or_created(pai: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ANYWHERE", connection(pai))
+    made = PaiHook("anywhere").get_or_create_experiment("first", labels={"team": "a"})
+    assert PaiHook().get_or_create_experiment("first", labels={"team": "b"}) == made
+    found = PaiHook().get_experiment(made)
+    assert (found.workspace_id, found.labels) == ("145883", {"team": "a"})
+    other = PaiHook(workspace_id=145884).get_or_create_experiment("first")
+    assert PaiHook().get_or_create_experiment("first", workspace_id="145884") == other != made
+    with pytest.raises(api.PaiUsageError, match="name is empty"):
+        PaiHook("nobody_made_this").get_or_create_experiment("")
+    with pytest.raises(api.PaiUsageError, match="name is empty"):
+        PaiHook("nobody_made_this").create_experiment("")
+
+
 def test_workspaces_are_listed(hook: PaiHook) -> None:
     assert {found.workspace_id for found in hook.list_workspaces()} == {"145883", "145884"}
     assert hook.get_default_workspace().workspace_id == "145883"

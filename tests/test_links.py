@@ -36,7 +36,7 @@ def link_of(pai: Any, monkeypatch: pytest.MonkeyPatch, runs: list[dict[str, Any]
         (
             [{"source_type": "TrainingService", "source_id": "train1"}],
             "cn-hangzhou",
-            "?regionId=cn-hangzhou&workspaceId=145883#/training/jobs/train1/configs",
+            "?regionId=cn-hangzhou&workspaceId=145883#/training/jobs/train1",
         ),
         (
             [{"source_type": "DLC", "source_id": "dlc1"}, {"source_type": "DLC", "source_id": "dlc2"}],
@@ -94,6 +94,9 @@ def test_a_template_may_use_every_field_and_each_is_encoded(
     [
         *("https://x/{nope}", "https://x/{}", "https://x/{0}", "https://x/{", "https://x/{run_id:d}"),
         *("https://x/{run_id.secret}", "https://x/{run_id[secret]}", "https://x/{run_id!q}"),
+        *("https://x/{run_id.__class__}", "https://x/{run_id!r}", "https://x/{run_id:>9}", "https://x/}"),
+        *("https://x/{run_id:{region}}", "javascript:alert(1)//{run_id}"),
+        *("//x/{run_id}", "x/{run_id}", "{region}://x", "data:text/html,x", "https:///x", "ftp://x/{run_id}"),
     ],
 )
 def test_a_template_that_cannot_be_filled_in_fails_no_task_and_the_test_of_the_connection_says_so(
@@ -106,6 +109,18 @@ def test_a_template_that_cannot_be_filled_in_fails_no_task_and_the_test_of_the_c
     works, why = PaiHook("linked").test_connection()
     assert not works
     assert re.search(r"console_url .* cannot be filled in .* \{source_id\}", why)
+
+
+@pytest.mark.parametrize(
+    "template", ["http://x:8080/#{run_id}", "HTTPS://x?{{run_id}}", "https://{region}.x"]
+)
+def test_a_template_is_any_address_of_the_web(
+    pai: Any, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    link = link_of(pai, monkeypatch, [{}], region="cn-hangzhou", console_url=template)
+    run_id = pai.runs()[0]["RunId"]
+    assert link == template.format(run_id=run_id, region="cn-hangzhou")
+    assert PaiHook("linked").test_connection()[0]
 
 
 def test_after_a_task_the_button_opens_the_source(pai: Any) -> None:
@@ -121,10 +136,10 @@ def test_after_a_task_the_button_opens_the_source(pai: Any) -> None:
     ran = run_dag(dag)
     where = CONSOLE + "?regionId=cn-hangzhou&workspaceId=145883#/"
     assert ran.button("list") == where + "dlc/jobs/dlc1/overview"
-    assert ran.button("wait") == ran.button("late") == where + "training/jobs/train2/configs"
+    assert ran.button("wait") == ran.button("late") == where + "training/jobs/train2"
     assert ran.button("none") == CONSOLE + "?regionId=cn-hangzhou#/workspace/overview"
     assert ran.button("each", 0) == where + "dlc/jobs/dlc1/overview"
-    assert ran.button("each", 1) == where + "training/jobs/train2/configs"
+    assert ran.button("each", 1) == where + "training/jobs/train2"
     assert ran.states["broken"] == "failed"
     assert not ran.button("broken")
 

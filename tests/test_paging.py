@@ -230,6 +230,35 @@ def test_a_window_that_closes_and_a_first_few_lose_nothing(play, freedoms, histo
     )
 
 
+@given(freedoms=FREEDOMS, history=QUIET_ENOUGH, size=PAGE_SIZES, most=st.integers(1, 8))
+@example(freedoms={"size": 6}, history=[["+", 0]], size=2, most=4)
+@settings(max_examples=150)
+def test_newest_first_a_listing_that_is_left_early_loses_nothing(play, freedoms, history, size, most):
+    service = Service(**freedoms, history=history)
+    query = RunQuery(order_by="GmtCreateTime DESC")
+    found = ids(play(list_runs(query, page_size=size, max_runs=most), service))
+    assert len(found) == len(set(found)) <= most
+    assert {run_id for run_id in service.always if len(found) < most or run_id >= found[-1]} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("query", "service"),
+    [
+        ({}, {"totals": False, "history": [[0]]}),
+        ({"order_by": "GmtCreateTime ASC", "max_runs": 4}, {"history": [["+", 0]]}),
+        ({"order_by": "Name ASC", "max_runs": 4}, {"history": [["+", 0]]}),
+        ({"created_before": START - timedelta(minutes=2)}, {"history": [["+", 0]]}),
+    ],
+)
+def test_what_a_listing_can_lose_stands_in_the_docs(play, query, service):
+    pai = Service(size=6, **service)
+    most = query.pop("max_runs", None)
+    end = query.get("created_before", START)
+    first = [entry["id"] for entry in pai.entries if entry["created"] < end][1:most]
+    found = ids(play(list_runs(RunQuery(**query), page_size=2, max_runs=most), pai))
+    assert not set(first) <= set(found)
+
+
 @given(freedoms=FREEDOMS, history=QUIET_ENOUGH, size=PAGE_SIZES)
 def test_a_listing_of_experiments_loses_none_that_stayed(play, freedoms, history, size):
     service = Service(**freedoms, history=history)

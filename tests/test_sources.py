@@ -105,6 +105,7 @@ def connect(pai: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def connect(kind: str, fields: dict[str, Any]) -> PaiHook:
         extra = {name: value for name, value in fields.items() if name not in LONG_KEY}
+        extra |= {"allow_sts_endpoint": True} if "sts_endpoint" in fields else {}
         connection = {
             "conn_type": "pai",
             "host": pai.url,
@@ -333,6 +334,7 @@ def test_a_connection_of_the_official_provider_may_assume_a_role(
     pai: Any, services: CredentialServices, fields: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extra = {**fields["ram_role_arn"], "credential_type": "ram_role_arn", "region": "cn-hangzhou"}
+    extra["allow_sts_endpoint"] = True
     connection = {"conn_type": "alibaba_cloud", "host": pai.url, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_ROLE", json.dumps(connection))
     assert PaiHook("role").list_runs() == []

@@ -54,7 +54,8 @@ class Authority:
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         constraints = x509.BasicConstraints(ca=True, path_length=None)
-        made = self._certificate(self.name, self._key, timedelta(days=1), (constraints, True))
+        usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+        made = self._certificate(self.name, self._key, timedelta(days=1), (constraints, True), (usage, True))
         self.pem = made.public_bytes(serialization.Encoding.PEM)
         self.bundle = folder / f"{name}.pem"
         self.bundle.write_bytes(self.pem)
@@ -65,7 +66,7 @@ class Authority:
             self.name, name, key.public_key(), x509.random_serial_number(),
             now - timedelta(days=2), now + lifetime,
         )  # fmt: skip
-        # Python 3.13 checks these two.
+        # Python 3.13 wants these two, and the CA's key usage.
         extensions += (
             (x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False),
             (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),

@@ -181,8 +181,11 @@ class PaiClient(Transport):
 
     def iter(self, listing: Paginator[Item]) -> Iterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
-        while not listing.done:
-            yield from self.run(listing.next_page())
+        left = listing.most
+        while not listing.done and left != 0:
+            items = self.run(listing.next_page())[:left]
+            left = None if left is None else left - len(items)
+            yield from items
 
     def attempt(self, request: Request) -> Outcome:
         """Carry out one attempt of a flow, for callers that drive flows themselves."""
@@ -268,8 +271,11 @@ class AsyncPaiClient(Transport):
 
     async def iter(self, listing: Paginator[Item]) -> AsyncIterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
-        while not listing.done:
-            for item in await self.run(listing.next_page()):
+        left = listing.most
+        while not listing.done and left != 0:
+            items = (await self.run(listing.next_page()))[:left]
+            left = None if left is None else left - len(items)
+            for item in items:
                 yield item
 
     async def _tls(self) -> Any:

@@ -5,13 +5,24 @@ Source: the vendor's API pages of AIWorkSpace 2021-02-04. Each flow names its pa
 
 from __future__ import annotations
 
-from typing import TypedDict, TypeVar
+import re
+from datetime import datetime, timezone
+from typing import TypedDict, TypeVar, cast
+
+import msgspec
 
 from airflow_provider_pai.api.arguments import check_given
 from airflow_provider_pai.api.errors import (
+    PaiApiError,
+    PaiAuthenticationError,
+    PaiError,
     PaiExperimentNotFoundError,
     PaiNotFoundError,
     PaiPagingError,
+    PaiPermissionError,
+    PaiResponseError,
+    PaiThrottledError,
+    PaiTransportError,
     PaiUsageError,
 )
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call
@@ -34,13 +45,20 @@ __all__ = [
     "delete_experiment_label",
     "get_default_workspace",
     "get_experiment",
+    "get_or_create_experiment",
     "list_experiments",
     "list_workspaces",
+    "says_taken",
     "set_experiment_labels",
     "update_experiment",
 ]
 
 T = TypeVar("T")
+
+VISIBLE_AFTER = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Seconds before each look at what PAI may show late: a minute in total."""
+TAKEN = re.compile(r"already|conflict|duplicat|(?<!not )exist|in use|repeat|taken", re.IGNORECASE)
+LAST = datetime.max.replace(tzinfo=timezone.utc)
 
 
 def call_in_experiment(request: Request, answer: type[T]) -> Flow[T]:
@@ -79,9 +97,107 @@ def create_experiment(
         "Accessibility": text("accessibility", accessibility),
         "Labels": None if labels is None else pairs(parse_labels(labels)),
     }
-    request = write("POST", "CreateExperiment", path("experiments"), fields)
+    return _create(write("POST", "CreateExperiment", path("experiments"), fields))
+
+
+def _create(request: Request) -> Flow[str]:
     created = yield from call(request, CreatedExperiment)
     return created.experiment_id
+
+
+def get_or_create_experiment(
+    name: str,
+    *,
+    workspace_id: str,
+    artifact_uri: str | None = None,
+    accessibility: str | None = None,
+    labels: Labels | None = None,
+) -> Flow[str]:
+    """Return the id of the experiment of exactly this name; create it where there is none.
+
+    Tasks that do this at the same time get the same id: PAI refuses the second creation, and that task looks
+    the name up, for up to a minute, because PAI may show a new experiment late. Should PAI hold several
+    experiments of the name, the oldest one is meant, and a task that has just created one waits until PAI
+    shows it, so that it sees an older one too. An experiment that exists stays as it is: ``artifact_uri``,
+    ``accessibility`` and ``labels`` are for a new one.
+
+    :raises PaiError: the one by which the creation failed, where no experiment of the name shows after it.
+    """
+    creation = create_experiment(
+        name,
+        workspace_id=workspace_id,
+        artifact_uri=artifact_uri,
+        accessibility=accessibility,
+        labels=labels,
+    )
+    return _get_or_create(name, workspace_id, creation)
+
+
+def _get_or_create(name: str, workspace_id: str, creation: Flow[str]) -> Flow[str]:
+    found = yield from list_experiments(workspace_id=workspace_id, name=name)
+    if found:
+        return _oldest(found)
+    try:
+        made = yield from creation
+    except PaiError as error:
+        if not _may_exist(error):
+            raise
+        found = yield from _named(name, workspace_id, VISIBLE_AFTER if says_taken(error) else (0.0,))
+        if not found:
+            raise
+        return _oldest(found)
+    found = yield from _named(name, workspace_id, VISIBLE_AFTER, made)
+    return _oldest(found) if found else made
+
+
+def says_taken(error: PaiError) -> bool:
+    """Tell whether PAI refused to create an experiment because of its name. Which code it uses is not
+    documented, so the words that any such code or message holds decide."""
+    if not isinstance(error, PaiApiError) or isinstance(error, PaiNotFoundError):
+        return False
+    return error.status == 409 or TAKEN.search(f"{error.code} {error.message}") is not None
+
+
+def _may_exist(error: PaiError) -> bool:
+    """Tell whether the experiment may exist after the creation failed: it existed, or the answer was lost."""
+    if isinstance(error, PaiTransportError):
+        return error.sent
+    surely_not = PaiAuthenticationError, PaiPermissionError, PaiThrottledError
+    return isinstance(error, (PaiApiError, PaiResponseError)) and not isinstance(error, surely_not)
+
+
+def _named(
+    name: str, workspace_id: str, pauses: tuple[float, ...], awaited: str | None = None
+) -> Flow[list[Experiment]]:
+    """Look for experiments of this name after each pause, until one shows, or ``awaited`` among them.
+
+    Return those that showed last. An error of PAI counts as a look that showed none.
+    """
+    found: list[Experiment] = []
+    for pause in pauses:
+        try:
+            found = yield from _after(pause, list_experiments(workspace_id=workspace_id, name=name))
+        except PaiError:
+            continue
+        if any(awaited in (None, experiment.experiment_id) for experiment in found):
+            break
+    return found
+
+
+def _after(pause: float, flow: Flow[T]) -> Flow[T]:
+    """Run a flow after ``pause`` seconds."""
+    request = msgspec.structs.replace(next(flow), wait=pause)
+    while True:
+        outcome = yield request
+        try:
+            request = flow.send(outcome)
+        except StopIteration as end:
+            return cast("T", end.value)
+
+
+def _oldest(experiments: list[Experiment]) -> str:
+    """Return the id of the oldest one. Between equals the order of PAI's listing decides, oldest first."""
+    return min(experiments, key=lambda found: found.gmt_create_time or LAST).experiment_id
 
 
 def get_experiment(experiment_id: str) -> Flow[Experiment]:

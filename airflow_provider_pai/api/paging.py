@@ -112,9 +112,8 @@ class Paginator(Generic[Item]):
         self._direction = direction
         self._wanted = wanted
         self._beyond = beyond
-        self._most = most
+        self.most = most
         self._pages = 0
-        self._returned = 0
         self._seen: dict[object, int] = {}  # the last pass that saw an item
         self._begin()
 
@@ -145,9 +144,6 @@ class Paginator(Generic[Item]):
         page, response = yield from exchange(request, self._page)
         self._tally.open_page(page.total_count, response.date)
         new = [item for item in page.items if self._take(item)]
-        if self._most is not None:
-            new = new[: self._most - self._returned]
-        self._returned += len(new)
         self._advance(page, response)
         return new
 
@@ -177,7 +173,7 @@ class Paginator(Generic[Item]):
 
     def _advance(self, page: Page, response: Response) -> None:
         token = page.next_token
-        enough = self._most is not None and self._found >= self._most
+        enough = self.most is not None and self._found >= self.most
         if enough or (self._in_order and page.items and self._beyond(page.items[-1])):
             self._finish(doubtful=False)
         elif not token:

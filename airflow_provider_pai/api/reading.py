@@ -6,8 +6,8 @@ not hide all others:
 ============================================ ============================================================
 field                                        a value of another kind
 ============================================ ============================================================
-RunId, and an experiment's or workspace's    the answer is refused: nobody would know what was meant
-own id; Key, the lists, NextPageToken
+RunId, Key, the lists, NextPageToken         the answer is refused: nobody would know what was meant
+an experiment's or workspace's own id        a number is its text; else the answer is refused
 Labels, Params: Value                        a number or a boolean is its text; else the answer is refused
 Step                                         1.0 and "1" are 1; else the answer is refused, since the
                                              highest step is the last

@@ -43,6 +43,8 @@ class Scene(Asker):
         self._artifact_uri = artifact_uri
         self._maybe_made = False
         self._surely_there = False
+        self._twin_id: str | None = None
+        self._maybe_twin = False
         self._made: dict[str, tuple[Any, Exception | None]] = {}
 
     @classmethod
@@ -82,6 +84,27 @@ class Scene(Asker):
             return self.experiment_id
 
         return (yield from self._once("experiment", make))
+
+    def twin(self) -> Flow[api.PaiApiError | None]:
+        """Try to create a second experiment of the same name, and return the error by which PAI refused."""
+        workspace_id = yield from self.workspace()
+        yield from self.experiment()
+        flow = api.create_experiment(self.name, workspace_id=workspace_id, artifact_uri=self._artifact_uri)
+        self._maybe_twin = True
+        try:
+            self._twin_id = yield from self.do(flow)
+        except api.PaiError as error:
+            self._maybe_twin = not _surely_refused(error)
+            if isinstance(error, api.PaiApiError):
+                return error
+            raise
+        return None
+
+    def named(self, *, wait: float = 0.0) -> Flow[list[str]]:
+        """Return the ids of the experiments of this name that PAI lists."""
+        workspace_id = yield from self.workspace()
+        listing = api.list_experiments(workspace_id=workspace_id, name=self.name)
+        return [found.experiment_id for found in (yield from self.do(listing, wait=wait))]
 
     def gone(self) -> Flow[str]:
         """Create a run and delete it, to show that the key may delete runs. Return its id."""
@@ -238,7 +261,10 @@ class Scene(Asker):
         if self.experiment_id is None:
             return f"perhaps an experiment {self.name} in workspace {self._workspace_id}"
         runs = f" and its runs {', '.join(self.run_ids)}" if self.run_ids else ""
-        return f"the experiment {self.experiment_id} ({self.name}, workspace {self._workspace_id}){runs}"
+        twin = ", and perhaps another of this name" if self._maybe_twin else ""
+        return (
+            f"the experiment {self.experiment_id} ({self.name}, workspace {self._workspace_id}){runs}{twin}"
+        )
 
     def remove(self) -> Flow[str]:
         """Remove everything. Return why something is left, or an empty text.
@@ -259,14 +285,16 @@ class Scene(Asker):
         return problem
 
     def _remove(self, wait: float) -> Flow[None]:
-        if self.experiment_id is None:
-            workspace_id = yield from self.workspace()
-            named = api.list_experiments(workspace_id=workspace_id, name=self.name)
-            found = yield from self.do(named, wait=wait)
-            if not found:
-                raise NotDecidable("no experiment of this name shows")
-            self.experiment_id, wait = found[0].experiment_id, 0.0
-            self._surely_there = True
+        if self.experiment_id is None or self._maybe_twin:
+            shown = yield from self._shown(wait)
+            wait = 0.0
+            if self.experiment_id is None:
+                if not shown:
+                    raise NotDecidable("no experiment of this name shows")
+                self.experiment_id, self._surely_there = shown[0], True
+            for twin in {*shown, *filter(None, [self._twin_id])} - {self.experiment_id}:
+                yield from self._remove_twin(twin, is_there=twin in shown)
+            self._twin_id, self._maybe_twin = None, False
         self.run_ids = yield from self._all_runs(wait)
         for run_id in list(self.run_ids):
             with contextlib.suppress(api.PaiNotFoundError):
@@ -278,6 +306,29 @@ class Scene(Asker):
             if not self._surely_there:
                 raise
         self._maybe_made = False
+
+    def _shown(self, wait: float) -> Flow[list[str]]:
+        """Return what PAI lists under the name. Wait for a twin whose creation was not answered to show."""
+        shown = yield from self.named(wait=wait)
+        if self.experiment_id is None or self._twin_id is not None:
+            return shown
+
+        def attempt(wait: float) -> Flow[list[str] | None]:
+            shown = yield from self.named(wait=wait)
+            return shown if {*shown} - {self.experiment_id} else None
+
+        twins, _ = yield from until(attempt)
+        return twins or shown
+
+    def _remove_twin(self, experiment_id: str, *, is_there: bool) -> Flow[None]:
+        for run in (yield from self.listing({"Verbose": "false", "ExperimentId": experiment_id})).runs:
+            if run.experiment_id == experiment_id:  # an earlier command's experiment may be the twin
+                yield from self.do(api.delete_run(run.run_id))
+        try:
+            yield from self.do(api.delete_experiment(experiment_id))
+        except api.PaiNotFoundError:
+            if is_there:
+                raise
 
     def _all_runs(self, wait: float) -> Flow[list[str]]:
         """Return the experiment's runs: those this process remembers, and those whose answer was lost."""

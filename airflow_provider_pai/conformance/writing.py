@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any
 
 import msgspec
 
 from airflow_provider_pai import api
+from airflow_provider_pai.api.experiments import says_taken
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request
 from airflow_provider_pai.api.models import Experiment, MaybeRun, Metric
 from airflow_provider_pai.api.parameters import pairs, path, write
-from airflow_provider_pai.conformance.asking import Answer, NotDecidable, until
+from airflow_provider_pai.conformance.asking import Answer, NotDecidable, short, until
 from airflow_provider_pai.conformance.assumptions import Finding, as_assumed, assumption, different
 from airflow_provider_pai.conformance.scene import Scene
 
 __all__ = [
+    "experiment_names",
     "label_characters",
     "late_labels",
     "metric_timestamp",
+    "metric_values",
     "nan",
     "new_experiment",
     "update_run",
@@ -63,6 +67,35 @@ def new_experiment(scene: Scene) -> Flow[Finding]:
     if not seen:
         return different(f"not within {waited:.0f} s")
     return as_assumed(f"after {waited:.0f} s" if waited else "at once")
+
+
+@assumption(
+    "May a workspace hold two experiments of one name?",
+    assumed="Either. `get_or_create_experiment` looks for the name, creates, and looks again for up to a "
+    "minute: where PAI refuses with 409, or with words such as `exists`, `duplicate` or `in use`; and where "
+    "PAI shows the new experiment late. Of several it takes the oldest.",
+    setting="If PAI refuses in other words, or shows an experiment later than that: create it in a task "
+    "before those that would create it at the same time. Please report the code.",
+)
+def experiment_names(scene: Scene) -> Flow[Finding]:
+    """Create a second experiment of the same name, once PAI lists the first."""
+    experiment_id = yield from scene.experiment()
+
+    def attempt(wait: float) -> Flow[bool | None]:
+        return True if experiment_id in (yield from scene.named(wait=wait)) else None
+
+    listed, waited = yield from until(attempt)
+    if not listed:
+        return different(f"ListExperiment does not show the experiment after {waited:.0f} s")
+    shown = f"listed after {waited:.0f} s" if waited else "listed at once"
+    error = yield from scene.twin()
+    if error is None:
+        return as_assumed(f"yes: the second gets an id of its own; {shown}")
+    if isinstance(error, (api.PaiPermissionError, api.PaiAuthenticationError, api.PaiThrottledError)):
+        raise error
+    if says_taken(error):
+        return as_assumed(f"no: {short(error)}; {shown}")
+    return different(f"refused in words that the provider does not know: {short(error)}: {error.message}")
 
 
 @assumption(
@@ -206,3 +239,19 @@ def metric_timestamp(scene: Scene) -> Flow[Finding]:
     day = 86_400
     unit = next((name for name, per in units.items() if abs(timestamp / per - now) < day), None)
     return as_assumed(f"{unit} since 1970" if unit else f"unknown: {timestamp}")
+
+
+@assumption(
+    "How many bits of a metric's value does PAI keep?",
+    assumed="64 or 32: a rule takes a value of 32 bits as the shortest decimal that it stands for, so that "
+    "0.9300000071525574 is 0.93.",
+    setting="If PAI changes values more than that: leave room for it in the limits of your rules.",
+)
+def metric_values(scene: Scene) -> Flow[Finding]:
+    """Log a value that 32 bits do not hold, and read it back."""
+    *_, run = yield from scene.runs()
+    (yield from _log(scene, run.run_id, {"Key": "valued", "Value": 0.93, "Step": 0})).must()
+    metric, _ = yield from _logged(scene, run.run_id, "valued")
+    value = metric.get("Value")
+    kept = {0.93: "64 bits", struct.unpack("f", struct.pack("f", 0.93))[0]: "32 bits"}.get(value)
+    return as_assumed(f"{kept}: 0.93 is {value!r}") if kept else different(f"0.93 comes back as {value!r}")

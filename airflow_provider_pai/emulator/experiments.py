@@ -13,6 +13,12 @@ from .routes import Call, Service, answer, answer_both, operation, workspace
 
 ACCESSIBILITIES = ("PRIVATE", "PUBLIC")
 COLUMNS = {name: name for name in ("GmtCreateTime", "Name", "GmtModifiedTime", "ExperimentId")}
+TAKEN = {
+    "conflict": (409, "ExperimentAlreadyExists", "An experiment named {!r} exists already."),
+    "duplicate": (400, "DuplicateErrorProblem", "The experiment name {!r} is in use."),
+    "invalid": (400, "InvalidParameter", "The parameter Name is not valid: {!r}."),
+    "server_error": (500, "InternalServerErrorProblem", "The experiment {!r} cannot be stored."),
+}
 
 
 @operation("POST", "experiments")
@@ -23,16 +29,30 @@ def create_experiment(service: Service, call: Call) -> str:
     artifact_uri = body.text("ArtifactUri") or ""
     if artifact_uri and not artifact_uri.startswith("oss://"):
         raise invalid("ArtifactUri", "it must begin with oss://")
+    name, workspace_id = body.name(), workspace(service, body.required("WorkspaceId"))
+    accessibility = body.choice("Accessibility", ACCESSIBILITIES) or "PRIVATE"
+    labels = body.labels(service.quirks.label_characters)
+    _refuse_taken(service, name, workspace_id)
     experiment_id = service.account.add_experiment(
-        body.name(),
-        workspace_id=workspace(service, body.required("WorkspaceId")),
-        accessibility=body.choice("Accessibility", ACCESSIBILITIES) or "PRIVATE",
+        name,
+        workspace_id=workspace_id,
+        accessibility=accessibility,
         artifact_uri=artifact_uri,
-        labels=body.labels(service.quirks.label_characters),
+        labels=labels,
     )
-    if service.quirks.hidden_experiment:
-        service.hidden_experiments[experiment_id] = service.quirks.hidden_experiment
+    service.hidden_experiments[experiment_id] = service.quirks.hidden_experiment
+    service.unlisted_experiments[experiment_id] = service.quirks.unlisted_experiment
     return answer_both(call, ExperimentId=experiment_id)
+
+
+def _refuse_taken(service: Service, name: str | None, workspace_id: str, renamed: str = "") -> None:
+    """Refuse a name that another experiment of the workspace has."""
+    if service.quirks.experiment_names == "repeatable":
+        return
+    for body in service.account.state.experiments(workspace_id):
+        if body["Name"] == name and body["ExperimentId"] != renamed:
+            status, code, message = TAKEN[service.quirks.name_taken]
+            raise PaiError(status, code, message.format(name))
 
 
 @operation("GET", "experiments/{ExperimentId}")
@@ -52,7 +72,9 @@ def _experiment(service: Service, call: Call, body: dict[str, Any], verbose: boo
     latest = service.account.state.latest_run(body["ExperimentId"]) if verbose else None
     if latest is None:
         return body
-    run = run_answer(latest, call.request_id, verbose=True, non_finite="string")
+    run = run_answer(
+        latest, call.request_id, verbose=True, non_finite="string", values=service.quirks.metric_values
+    )
     return {**body, "LatestRun": json.loads(run)}
 
 
@@ -60,12 +82,16 @@ def _experiment(service: Service, call: Call, body: dict[str, Any], verbose: boo
 def update_experiment(service: Service, call: Call) -> str:
     """UpdateExperiment: fields that the body does not name stay as they are."""
     name, accessibility = call.body.name(), call.body.choice("Accessibility", ACCESSIBILITIES)
+    experiment_id = call.path["ExperimentId"]
+    known = service.account.state.experiment(experiment_id)
+    if known is not None:
+        _refuse_taken(service, name, known["WorkspaceId"], renamed=experiment_id)
 
     def edit(body: dict[str, Any]) -> None:
         body["Name"] = name or body["Name"]
         body["Accessibility"] = accessibility or body["Accessibility"]
 
-    service.account.edit_experiment(call.path["ExperimentId"], edit)
+    service.account.edit_experiment(experiment_id, edit)
     return answer_both(call)
 
 
@@ -93,6 +119,7 @@ def list_experiment(service: Service, call: Call) -> str:
         for body in service.account.state.experiments(workspace(service, query.text("WorkspaceId")))
         if (body["Name"] == name if name and exactly else name in body["Name"])
         and labels <= {(entry["Key"], entry["Value"]) for entry in body["Labels"]}
+        and not _still_unlisted(service, body["ExperimentId"])
     ]
     # Sorting is stable, so insertion order breaks ties in the direction of the first field.
     if order[0].descending:
@@ -105,6 +132,13 @@ def list_experiment(service: Service, call: Call) -> str:
         Experiments=[_experiment(service, call, body, verbose) for body in chosen],
         **page.envelope(len(found)),
     )
+
+
+def _still_unlisted(service: Service, experiment_id: str) -> bool:
+    left = service.unlisted_experiments.get(experiment_id, 0)
+    if left:
+        service.unlisted_experiments[experiment_id] = left - 1
+    return left > 0
 
 
 def _labels_filter(query: Query) -> set[tuple[str, str]]:

@@ -58,6 +58,14 @@ class Quirks:
     hidden_experiment: int = 0
     """How many GetExperiment requests after CreateExperiment fail with NotFoundErrorProblem. The vendor's
     Terraform provider waits for up to a minute."""
+    unlisted_experiment: int = 0
+    """How many ListExperiment requests after CreateExperiment leave the new experiment out."""
+    experiment_names: Literal["unique", "repeatable"] = "unique"
+    """Whether a workspace holds one experiment of a name, or several. The vendor's Terraform provider and its
+    Python SDK for PAI say that names are unique."""
+    name_taken: Literal["conflict", "duplicate", "invalid", "server_error"] = "conflict"
+    """The error for a name that is taken, which is not documented: 409 ExperimentAlreadyExists, 400
+    DuplicateErrorProblem, 400 InvalidParameter, or 500 InternalServerErrorProblem."""
     experiment_with_runs: Literal["deleted", "refused"] = "deleted"
     """What DeleteExperiment does if there are still runs: it deletes them, or answers with an error 400."""
     error_body: Literal["camel", "lower", "xml", "nested"] = "camel"
@@ -66,6 +74,8 @@ class Quirks:
     """The HTTP status of throttling."""
     non_finite: Literal["string", "null", "literal", "zero"] = "string"
     """How a metric's NaN is written: `"NaN"`, `null`, a bare `NaN`, which is not JSON, or as `0`."""
+    metric_values: Literal["float64", "float32"] = "float64"
+    """How many bits of a metric's value come back. The vendor's SDKs for Java and Go declare 32."""
     metric_timestamp: Literal["milliseconds", "seconds", "zero"] = "milliseconds"
     """The Timestamp of a metric that was logged without one: the time in some unit, or 0."""
 

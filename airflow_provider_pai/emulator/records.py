@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 OWNER_ID = "1631044000003440"
 dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_NUMBER = re.compile(r'"Value":([-+.0-9eE]+)')
 _NON_FINITE = re.compile(r'"Value":"(NaN|-?Infinity)"')
 
 
@@ -30,7 +32,7 @@ class Metric(NamedTuple):
     timestamp: int
 
     def entry(self) -> dict[str, Any]:
-        """Render as the spec does. NaN and infinities are words here, see `spell_non_finite`."""
+        """Render as the spec does. NaN and infinities are words here, see `spell_values`."""
         value = self.value if math.isfinite(self.value) else dumps_non_finite(self.value)
         return {"Value": value, "Step": self.step, "Timestamp": self.timestamp, "Key": self.key}
 
@@ -127,20 +129,30 @@ class Run:
         )
 
 
-def answer(rendered: str, request_id: str, *, verbose: bool, non_finite: str) -> str:
-    """Turn a rendered run into the Run of an answer. `non_finite` is the quirk of that name."""
+def answer(rendered: str, request_id: str, *, verbose: bool, non_finite: str, values: str) -> str:
+    """Turn a rendered run into the Run of an answer. For the last two see `spell_values`."""
     # No string can hold these marks, because quotes within strings are escaped.
     brief, labels_mark, details = rendered.partition(',"Labels":[')
     brief += f',"RequestId":"{request_id}"'
     if not verbose:
         return brief + "}"
     others, metrics_mark, metrics = details.partition(',"Metrics":[')
-    return brief + labels_mark + others + metrics_mark + spell_non_finite(metrics, non_finite)
+    return brief + labels_mark + others + metrics_mark + spell_values(metrics, non_finite, values)
 
 
-def spell_non_finite(metrics: str, non_finite: str) -> str:
-    """Write NaN and the infinities in a metrics array as the quirk `non_finite` says."""
+def spell_values(metrics: str, non_finite: str, values: str) -> str:
+    """Write the values in a metrics array as the quirks `non_finite` and `metric_values` say."""
+    if values == "float32":
+        metrics = _NUMBER.sub(_of_32_bits, metrics)
     if non_finite == "string":
         return metrics
     value = {"null": "null", "literal": r"\1", "zero": "0"}[non_finite]
     return _NON_FINITE.sub(f'"Value":{value}', metrics)
+
+
+def _of_32_bits(number: re.Match[str]) -> str:
+    try:
+        (value,) = struct.unpack("f", struct.pack("f", float(number[1])))
+    except OverflowError:
+        value = math.copysign(math.inf, float(number[1]))
+    return f'"Value":{value!r}' if math.isfinite(value) else f'"Value":"{dumps_non_finite(value)}"'

@@ -23,6 +23,9 @@ class Service:
     account: Account
     quirks: Quirks
     hidden_experiments: dict[str, int] = field(default_factory=dict)
+    """How many more GetExperiment requests do not find an experiment."""
+    unlisted_experiments: dict[str, int] = field(default_factory=dict)
+    """How many more ListExperiment requests leave an experiment out."""
 
 
 @dataclass(frozen=True)

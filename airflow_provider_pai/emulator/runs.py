@@ -9,7 +9,7 @@ from .faults import Quirks
 from .listing import Condition, RunSearch
 from .paging import read_order, read_page
 from .parameters import Query
-from .records import Run, dumps, spell_non_finite
+from .records import Run, dumps, spell_values
 from .records import answer as run_answer
 from .routes import Call, Service, answer, answer_both, operation, workspace
 
@@ -35,7 +35,13 @@ def list_runs(service: Service, call: Call) -> str:
     if quirks.late_labels == "lost":
         found = [rendered for rendered in found if _labelled_early(rendered, search)]
     runs = ",".join(
-        run_answer(rendered, call.request_id, verbose=verbose, non_finite=quirks.non_finite)
+        run_answer(
+            rendered,
+            call.request_id,
+            verbose=verbose,
+            non_finite=quirks.non_finite,
+            values=quirks.metric_values,
+        )
         for rendered in found
     )
     envelope = dumps({"requestId": call.request_id, **page.envelope(total)})
@@ -90,7 +96,13 @@ def get_run(service: Service, call: Call) -> str:
         if service.quirks.missing_run == "500":
             raise PaiError(500, "InternalServerErrorProblem", "The run cannot be read.")
         raise not_found("Run", call.path["RunId"])
-    run = run_answer(rendered, call.request_id, verbose=verbose, non_finite=service.quirks.non_finite)
+    run = run_answer(
+        rendered,
+        call.request_id,
+        verbose=verbose,
+        non_finite=service.quirks.non_finite,
+        values=service.quirks.metric_values,
+    )
     return f'{run[:-1]},"requestId":"{call.request_id}"}}'
 
 
@@ -163,5 +175,7 @@ def list_run_metrics(service: Service, call: Call) -> str:
     found, total = state.metric_history(run_id, key, page.offset, 0 if page.blank else page.limit)
     envelope = page.envelope(total)
     envelope.pop("TotalCount", None)  # this operation has none
-    metrics = spell_non_finite(dumps([metric.entry() for metric in found]), service.quirks.non_finite)
+    metrics = spell_values(
+        dumps([metric.entry() for metric in found]), service.quirks.non_finite, service.quirks.metric_values
+    )
     return f'{answer(call, **envelope)[:-1]},"Metrics":{metrics}}}'

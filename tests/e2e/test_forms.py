@@ -204,7 +204,7 @@ def test_a_task_uses_the_connection_and_its_button_leads_to_pai(saved: World) ->
     saved.ui.page.set_viewport_size({"width": 1400, "height": 640})
     href = saved.ui.task_link(DAG_ID, run_id, TASK_ID, "PAI console")
     where = f"regionId=cn-hangzhou&workspaceId={saved.typed['workspace_id']}"
-    assert href == f"https://pai.console.aliyun.com/?{where}#/training/jobs/train00000001/configs"
+    assert href == f"https://pai.console.aliyun.com/?{where}#/training/jobs/train00000001"
     saved.picture("task-link")
 
 
