@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_pai.api import (
+    Credential,
     Failure,
     Outcome,
     PaiApiError,
@@ -551,6 +552,18 @@ def test_without_a_readable_date_the_clock_is_not_corrected(play, date):
     failure, sent = attempts(play, READS["ListRuns"], skewed(date))
     assert type(failure) is PaiAuthenticationError
     assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "times"),
+    [("InvalidSecurityToken.Expired", 1), ("SignatureDoesNotMatch", 1), (flow.NONCE_USED, 0)],
+)
+def test_another_credential_is_asked_for_once_and_not_for_a_used_nonce(play, code, times):
+    key = Credential(access_key_id="id", access_key_secret="secret")
+    refused = msgspec.structs.replace(error(400, code), renewable=key)
+    _, sent = attempts(play, READS["ListRuns"], refused)
+    assert [request.refused for request in sent if request.refused] == [key] * times
+    assert len(sent) == (1 + times if times else flow.ATTEMPTS)
 
 
 @given(
