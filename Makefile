@@ -28,8 +28,8 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export SCARF_ANALYTICS := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-all e2e forms browser distributed lint types bench screenshots constraints
-.PHONY: wheel check-wheel clean
+.PHONY: help demo ui test test-all e2e forms browser distributed mutants lint types bench screenshots
+.PHONY: constraints wheel check-wheel clean
 
 help:  ## this list
 	@echo "make TARGET [AIRFLOW=$(AIRFLOW)] [PYTHON=$(PYTHON)]"
@@ -68,6 +68,9 @@ browser: $(CHECKS)/$(STAMP)
 
 distributed: $(CELERY)/$(STAMP)  ## 200 waits over two workers, schedulers and triggerers; one of each is killed
 	$(CELERY)/bin/python -m pytest -q -s tests/distributed
+
+mutants: $(CHECKS)/$(STAMP)  ## put each fault of tests/mutants.py into a copy of the package: the tests must fail (6 min)
+	@$(CHECKS)/bin/python -m tests.mutants
 
 lint: $(CHECKS)/$(STAMP)  ## ruff: its rules and its format
 	$(CHECKS)/bin/ruff check .

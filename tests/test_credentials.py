@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_pai.api import Credential, PaiConfigurationError, StaticCredential
+from airflow_provider_pai.api import BearerToken, Credential, PaiConfigurationError, StaticCredential
 
 SECRET = "s3cr3tKEYwith30characters=/+"
 TOKEN = "CAIStoken/with+all&signs<>'=="
@@ -39,6 +39,7 @@ def test_a_connection_without_a_key_is_refused(part):
         Credential(**{"access_key_id": "id", "access_key_secret": "s", part: None})
 
 
+@pytest.mark.parametrize("credential", [WHOLE, BearerToken(TOKEN)], ids=["key", "bearer"])
 @pytest.mark.parametrize(
     "show",
     [
@@ -52,8 +53,8 @@ def test_a_connection_without_a_key_is_refused(part):
         lambda credential: repr(copy.copy(credential)),
     ],
 )
-def test_no_way_of_showing_a_credential_shows_its_secrets(show):
-    exposed = show(WHOLE)
+def test_no_way_of_showing_a_credential_shows_its_secrets(show, credential):
+    exposed = show(credential)
     assert SECRET not in exposed
     assert TOKEN not in exposed
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_pai.api import (
+    Credential,
     Failure,
     Outcome,
     PaiApiError,
@@ -432,6 +433,12 @@ def test_a_retry_after_is_milliseconds_and_a_lower_bound(play, milliseconds):
         assert milliseconds / 1000 <= request.wait <= milliseconds / 1000 + flow.BACKOFF_SECONDS
 
 
+@pytest.mark.parametrize("header", ["x_acs_retry_after", "retry_after"])
+def test_callers_with_the_same_retry_after_do_not_all_come_back_at_once(play, header):
+    outcome = error(429, "Throttling.User", **{header: 7})
+    assert len({tuple(waits(play, outcome)) for _ in range(5)}) > 1
+
+
 NOON = "Wed, 21 Oct 2026 12:00:00 GMT"
 
 
@@ -545,6 +552,18 @@ def test_without_a_readable_date_the_clock_is_not_corrected(play, date):
     failure, sent = attempts(play, READS["ListRuns"], skewed(date))
     assert type(failure) is PaiAuthenticationError
     assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "times"),
+    [("InvalidSecurityToken.Expired", 1), ("SignatureDoesNotMatch", 1), (flow.NONCE_USED, 0)],
+)
+def test_another_credential_is_asked_for_once_and_not_for_a_used_nonce(play, code, times):
+    key = Credential(access_key_id="id", access_key_secret="secret")
+    refused = msgspec.structs.replace(error(400, code), renewable=key)
+    _, sent = attempts(play, READS["ListRuns"], refused)
+    assert [request.refused for request in sent if request.refused] == [key] * times
+    assert len(sent) == (1 + times if times else flow.ATTEMPTS)
 
 
 @given(

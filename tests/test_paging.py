@@ -320,6 +320,15 @@ def test_a_window_that_opens_late_is_read_only_from_the_newest_end(play):
     assert [request.query["OrderBy"] for request in service.requests] == ["GmtCreateTime DESC"]
 
 
+def test_a_window_that_opens_among_runs_of_one_moment_loses_none_of_them(play):
+    service = Service(size=9)
+    moment = service.entries[3]["created"]
+    for entry in service.entries[3:6]:  # two of which come on a page after the first
+        entry["created"] = moment
+    runs = play(list_runs(RunQuery(created_after=moment), page_size=2), service)
+    assert sorted(ids(runs)) == [f"id-{number:03}" for number in range(4, 10)]
+
+
 def test_a_window_that_closes_early_is_read_only_from_the_oldest_end(play):
     service = Service(size=100)
     runs = play(list_runs(RunQuery(created_before=START - timedelta(minutes=98)), page_size=10), service)

@@ -382,6 +382,24 @@ def test_matches_is_the_conjunction_of_all_conditions(run, query):
     assert RunQuery(**query).matches(run) is fulfils(run, query)
 
 
+@pytest.mark.parametrize(
+    "names", [("created_after", "created_before"), ("created_after",), ("created_before",)]
+)
+def test_a_window_holds_its_start_and_not_its_end(names):
+    start, end = NOON, NOON + timedelta(hours=1)
+    window = {"created_after": start, "created_before": end}
+    query = RunQuery(**{name: window[name] for name in names})
+    instant = timedelta(microseconds=1)
+    expected = {
+        start - instant: "created_after" not in names,
+        start: True,
+        end - instant: True,
+        end: "created_before" not in names,
+    }
+    found = {time: query.matches(Run(run_id="run-1", gmt_create_time=time)) for time in expected}
+    assert found == expected
+
+
 @given(RUNS, st.sampled_from(["name", "labels", "source_id"]))
 def test_a_query_made_from_a_run_matches_it(run, name):
     wanted = getattr(run, name) or None

@@ -515,6 +515,19 @@ def test_while_nothing_answers_the_last_credential_stays_in_use(
     assert {request.access_key_id for request in pai.requests} == {"STS.1"}
 
 
+def test_a_credential_that_has_expired_is_not_used_while_its_source_is_down(
+    pai: Any, services: CredentialServices, fields: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.lifetime = SHORTEST
+    hook = connect("credentials_uri", fields["credentials_uri"])
+    hook.list_runs()
+    services.fail = UNABLE["overloaded"]
+    monkeypatch.setattr(renewal, "time", SimpleNamespace(time=lambda: time.time() + SHORTEST))
+    with pytest.raises(PaiTransportError):
+        hook.list_runs()
+    assert len(pai.requests) == 1
+
+
 def test_a_credential_that_pai_refuses_is_replaced_at_once_although_its_renewal_had_failed(
     pai: Any, services: CredentialServices, fields: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
