@@ -94,7 +94,10 @@ else:  # ... and those on the wire, which __post_init__ converts
 def _mapping(pairs: Any) -> dict[str, str]:
     if isinstance(pairs, dict):
         return pairs
-    return {pair.key: pair.value or "" for pair in pairs} if pairs else {}
+    found: dict[str, str] = {}
+    for pair in pairs or ():  # a comprehension is a call more until Python 3.12
+        found[pair.key] = pair.value or ""
+    return found
 
 
 def _times_to_utc(record: Any) -> None:
