@@ -192,18 +192,14 @@ class PaiClient(Transport):
         current.set(attempt)
         try:
             credential = self._credential_for(request)
-            prepared = requests.PreparedRequest()
-            prepared.method = request.method
-            prepared.url, headers = self._signed(request, credential)
-            prepared.headers = requests.structures.CaseInsensitiveDict(headers)
-            prepared.body = request.body or None
+            url, headers = self._signed(request, credential)
             if request.method != "GET":
-                prepared.headers["content-length"] = str(len(request.body))
-            with self._current().exchange(prepared, attempt) as response:
-                body = Body(response.status_code, response.headers.get("content-encoding", ""))
-                while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
+                headers["content-length"] = str(len(request.body))
+            with self._current().exchange(request.method, url, headers, request.body, attempt) as response:
+                body = Body(response.status, response.headers.get("content-encoding", ""))
+                while chunk := response.read(CHUNK_BYTES, decode_content=False):
                     body.add(chunk)
-                return self._response(response.status_code, response.headers, body, credential, attempt)
+                return self._response(response.status, response.headers, body, credential, attempt)
         except (PaiError, requests.RequestException, HTTPError, OSError, ValueError) as error:
             return self._failure(error, attempt)
 
