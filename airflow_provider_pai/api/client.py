@@ -18,7 +18,6 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import requests
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_pai.api.credentials import AnyCredential, CredentialSource, RenewableSource
@@ -200,7 +199,7 @@ class PaiClient(Transport):
                 while chunk := response.read(CHUNK_BYTES, decode_content=False):
                     body.add(chunk)
                 return self._response(response.status, response.headers, body, credential, attempt)
-        except (PaiError, requests.RequestException, HTTPError, OSError, ValueError) as error:
+        except (PaiError, HTTPError, OSError, ValueError) as error:
             return self._failure(error, attempt)
 
 
@@ -324,8 +323,8 @@ class AsyncPaiClient(Transport):
 
 
 def _root(error: BaseException) -> str:
-    """Return the innermost reason, without the pools and adapters that urllib3 and requests put around it."""
-    while isinstance(error, (requests.RequestException, HTTPError)):
+    """Return the innermost reason, without the errors that urllib3 puts around it."""
+    while isinstance(error, HTTPError):
         inside = (getattr(error, "reason", None), *error.args)
         inner = next((each for each in inside if isinstance(each, Exception)), None)
         if inner is None:

@@ -145,10 +145,3 @@ class Connections(HTTPAdapter):
             self.poolmanager = PoolManager(**options)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _HttpsPool}
         self._pool: HTTPConnectionPool = self.poolmanager.connection_from_url(self._endpoint)
-
-    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> HTTPConnectionPool:
-        """Return that pool: requests would look for another context, and for another proxy."""
-        return self._pool
-
-    def cert_verify(self, *_: Any, **__: Any) -> None:
-        """Change nothing: the context verifies."""
