@@ -79,7 +79,7 @@ def _paginator(query: RunQuery, order_by: str, page_size: int, most: int | None)
     if most is not None:
         whole_number("max_runs", most)
     if query.run_ids:
-        return NamedRuns(query)
+        return NamedRuns(query, most)
     field, order = order_by.split(",")[0].split(" ")
     direction = (1 if order == "ASC" else -1) if field == "GmtCreateTime" else 0
     start, end = query.window
@@ -129,11 +129,13 @@ class NamedRuns(Paginator[Run]):
         which no waiting will change. The text says which runs were found.
     """
 
-    def __init__(self, query: RunQuery) -> None:
+    def __init__(self, query: RunQuery, most: int | None) -> None:
         self.done = False
         self._query = query
+        self._most = most
+        self._returned = 0
 
-    def next_page(self) -> Flow[list[Run]]:
+    def _next_page(self) -> Flow[list[Run]]:
         """Ask for each run (GetRun), and return those that match, in the query's order."""
         query, found, wrong, request_id = self._query, [], [], None
         for run_id in query.run_ids:

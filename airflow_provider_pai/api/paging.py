@@ -134,6 +134,23 @@ class Paginator(Generic[Item]):
 
         :raises PaiPagingError: a token came twice, or the listing passed one of this module's limits.
         """
+        new = yield from self._next_page()
+        if self._most is not None:
+            new = new[: self._most - self._returned]
+        self._returned += len(new)
+        return new
+
+    def rest(self) -> Flow[list[Item]]:
+        """Ask for all remaining pages, and return their items in one list.
+
+        There may be more than ``most``: what only a second pass finds comes last, and may belong first.
+        """
+        items: list[Item] = []
+        while not self.done:
+            items += yield from self._next_page()
+        return items
+
+    def _next_page(self) -> Flow[list[Item]]:
         self._pages += 1
         if self._pages > MAX_PAGES:
             raise PaiPagingError(
@@ -146,18 +163,8 @@ class Paginator(Generic[Item]):
         page, response = yield from exchange(request, self._page)
         self._tally.open_page(page.total_count, response.date)
         new = self._take(page.items)
-        if self._most is not None:
-            new = new[: self._most - self._returned]
-        self._returned += len(new)
         self._advance(page, response)
         return new
-
-    def rest(self) -> Flow[list[Item]]:
-        """Ask for all remaining pages, and return their items in one list."""
-        items: list[Item] = []
-        while not self.done:
-            items += yield from self.next_page()
-        return items
 
     def _take(self, items: list[Item]) -> list[Item]:
         """Return the items of a page that are wanted and were not returned before."""
