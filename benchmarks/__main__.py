@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import imports, memory, report
 from benchmarks.fresh import measured
 from benchmarks.server import PAGE_SIZE, serving
-from benchmarks.throughput import RUNS, race
+from benchmarks.throughput import RUNS, SCENES, race
 
 AIRFLOW_IMPORT_SECONDS = 40.0  # one import of Airflow takes 2 to 10 seconds
 
@@ -59,10 +59,12 @@ def main() -> None:
     figures: dict[str, Any] = {"machine": report.machine()}
     print(report.head(" ".join(["python -m benchmarks", *sys.argv[1:]]), figures["machine"]))
 
-    print(f"\n{RUNS:,} verbose runs in pages of {PAGE_SIZE}: median (least … greatest) of {rounds} rounds")
     figures["throughput"] = race(rounds)
-    print(report.throughput_table(figures["throughput"]))
-    print(report.server_line(figures["throughput"]))
+    for scene, what in SCENES.items():
+        print(f"\n{RUNS:,} verbose runs in pages of {PAGE_SIZE}, {what}:")
+        print(f"median (least … greatest) of {rounds} rounds")
+        print(report.throughput_table(figures["throughput"][scene]))
+    print(report.server_line(figures["throughput"]["stream"]))
 
     print("\nImporting into a fresh interpreter, and the memory it then holds more")
     figures["imports"] = import_figures(interpreters, seconds)

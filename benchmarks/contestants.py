@@ -1,8 +1,8 @@
-"""The same listing by five clients.
+"""The same listing by six clients.
 
-``python -m benchmarks.contestants NAME URL`` makes a client, then lists once for every line it reads and
-writes what that took as JSON. Each contestant gives a function that asks for every page, decodes it and
-gathers all runs. Imports are inside, so that each process holds its own contestant's alone.
+``python -m benchmarks.contestants NAME URL`` makes a client, then lists once for every line it reads, which
+names the scene, and writes what that took as JSON. Imports are inside, so that each process holds its own
+contestant's alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from benchmarks.server import PAGE_SIZE, WORKSPACE_ID
@@ -22,30 +22,62 @@ from benchmarks.server import PAGE_SIZE, WORKSPACE_ID
 KEY_ID, KEY_SECRET = "LTAInotanaccesskey000000", "notasecretnotasecretnotasecret"
 LABEL = "is_evaluation:true"
 
-Listing = Callable[[], list[Any]]
+
+class Listing(NamedTuple):
+    """One listing in two scenes. Both ask for every page and decode it."""
+
+    stream: Callable[[], int]
+    """Count the runs, and keep no more than a page or two of them."""
+    keep: Callable[[], list[Any]]
+    """Gather all runs in a list."""
+
+
+def of_pages(pages: Callable[[], Iterator[list[Any]]]) -> Listing:
+    """Return the listing of a client that gives page after page."""
+
+    def keep() -> list[Any]:
+        runs: list[Any] = []
+        for page in pages():
+            runs += page
+        return runs
+
+    return Listing(lambda: sum(map(len, pages())), keep)
 
 
 @contextlib.contextmanager
 def ours_sync(url: str) -> Iterator[Listing]:
     """List by :class:`~airflow_provider_pai.api.PaiClient`."""
-    from airflow_provider_pai.api import Credential, PaiClient, RunQuery, StaticCredential, list_runs
+    from airflow_provider_pai.api import Credential, PaiClient, RunQuery, list_runs, walk_runs
 
-    key = StaticCredential(Credential(access_key_id=KEY_ID, access_key_secret=KEY_SECRET))
+    key = Credential(access_key_id=KEY_ID, access_key_secret=KEY_SECRET)
     query = RunQuery(workspace_id=WORKSPACE_ID, labels=LABEL)
     with PaiClient(url, key) as client:
-        yield lambda: client.run(list_runs(query, page_size=PAGE_SIZE))
+        yield Listing(
+            lambda: sum(1 for _ in client.iter(walk_runs(query, page_size=PAGE_SIZE))),
+            lambda: client.run(list_runs(query, page_size=PAGE_SIZE)),
+        )
 
 
 @contextlib.contextmanager
 def ours_async(url: str) -> Iterator[Listing]:
     """List by :class:`~airflow_provider_pai.api.AsyncPaiClient`."""
-    from airflow_provider_pai.api import AsyncPaiClient, Credential, RunQuery, StaticCredential, list_runs
+    from airflow_provider_pai.api import AsyncPaiClient, Credential, RunQuery, list_runs, walk_runs
 
-    key = StaticCredential(Credential(access_key_id=KEY_ID, access_key_secret=KEY_SECRET))
+    key = Credential(access_key_id=KEY_ID, access_key_secret=KEY_SECRET)
     query = RunQuery(workspace_id=WORKSPACE_ID, labels=LABEL)
     loop = asyncio.new_event_loop()
     client = loop.run_until_complete(AsyncPaiClient(url, key).__aenter__())
-    yield lambda: loop.run_until_complete(client.run(list_runs(query, page_size=PAGE_SIZE)))
+
+    async def count() -> int:
+        runs = 0
+        async for _ in client.iter(walk_runs(query, page_size=PAGE_SIZE)):
+            runs += 1
+        return runs
+
+    yield Listing(
+        lambda: loop.run_until_complete(count()),
+        lambda: loop.run_until_complete(client.run(list_runs(query, page_size=PAGE_SIZE))),
+    )
     loop.run_until_complete(client.__aexit__(None, None, None))
     loop.close()
 
@@ -77,17 +109,16 @@ def sdk_sync(url: str) -> Iterator[Listing]:
     """List by the official SDK."""
     client = _sdk_client(url)
 
-    def listing() -> list[Any]:
+    def pages() -> Iterator[list[Any]]:
         request = _sdk_request()
-        runs: list[Any] = []
         while True:
             page = client.list_runs(request).body
-            runs += page.runs
+            yield page.runs
             if not page.next_page_token:
-                return runs
+                return
             request.page_token = page.next_page_token
 
-    yield listing
+    yield of_pages(pages)
 
 
 @contextlib.contextmanager
@@ -95,34 +126,37 @@ def sdk_async(url: str) -> Iterator[Listing]:
     """List by the official SDK's coroutines."""
     client = _sdk_client(url)
 
-    async def listing() -> list[Any]:
+    async def listing(take: Callable[[list[Any]], None]) -> None:
         request = _sdk_request()
-        runs: list[Any] = []
         while True:
             page = (await client.list_runs_async(request)).body
-            runs += page.runs
+            take(page.runs)
             if not page.next_page_token:
-                return runs
+                return
             request.page_token = page.next_page_token
 
     loop = asyncio.new_event_loop()
-    yield lambda: loop.run_until_complete(listing())
+
+    def stream() -> int:
+        counts: list[int] = []
+        loop.run_until_complete(listing(lambda page: counts.append(len(page))))
+        return sum(counts)
+
+    def keep() -> list[Any]:
+        runs: list[Any] = []
+        loop.run_until_complete(listing(runs.extend))
+        return runs
+
+    yield Listing(stream, keep)
     loop.close()
 
 
-@contextlib.contextmanager
-def bare_loop(url: str) -> Iterator[Listing]:
-    """List with the least: nothing is signed, checked, limited or tried again. The floor."""
+def _bare(url: str, decode: Callable[[bytes], tuple[list[Any], Any]]) -> Iterator[Listing]:
     from http.client import HTTPConnection
 
-    import msgspec
-
-    from airflow_provider_pai.api.models import RunPage
-
-    decoder = msgspec.json.Decoder(RunPage)
     connection = HTTPConnection(urlsplit(url).netloc, timeout=30)
 
-    def listing() -> list[Any]:
+    def pages() -> Iterator[list[Any]]:
         parameters: dict[str, Any] = {
             "WorkspaceId": WORKSPACE_ID,
             "Labels": LABEL,
@@ -130,17 +164,46 @@ def bare_loop(url: str) -> Iterator[Listing]:
             "Verbose": "true",
             "MaxResults": PAGE_SIZE,
         }
-        runs: list[Any] = []
         while True:
             connection.request("GET", f"/api/v1/runs?{urlencode(parameters)}")
-            page = decoder.decode(connection.getresponse().read())
-            runs += page.runs
-            if not page.next_page_token:
-                return runs
-            parameters["PageToken"] = page.next_page_token
+            runs, token = decode(connection.getresponse().read())
+            yield runs
+            if not token:
+                return
+            parameters["PageToken"] = token
 
-    yield listing
+    yield of_pages(pages)
     connection.close()
+
+
+@contextlib.contextmanager
+def bare_loop(url: str) -> Iterator[Listing]:
+    """List with the least: nothing is signed, checked, limited or tried again. The floor."""
+    import msgspec
+
+    from airflow_provider_pai.api.models import RunPage
+
+    decoder = msgspec.json.Decoder(RunPage)
+
+    def decode(body: bytes) -> tuple[list[Any], Any]:
+        page = decoder.decode(body)
+        return page.runs, page.next_page_token
+
+    yield from _bare(url, decode)
+
+
+@contextlib.contextmanager
+def bare_dicts(url: str) -> Iterator[Listing]:
+    """The same, with plain dicts for runs."""
+    import msgspec
+
+    decoder = msgspec.json.Decoder()
+
+    def decode(body: bytes) -> tuple[list[Any], Any]:
+        page = decoder.decode(body)
+        return page["Runs"], page["NextPageToken"]
+
+    yield from _bare(url, decode)
 
 
 CONTESTANTS: dict[str, Callable[[str], contextlib.AbstractContextManager[Listing]]] = {
@@ -149,23 +212,25 @@ CONTESTANTS: dict[str, Callable[[str], contextlib.AbstractContextManager[Listing
     "ours sync": ours_sync,
     "ours async": ours_async,
     "bare loop": bare_loop,
+    "bare loop, dicts": bare_dicts,
 }
 
 
-def timed(listing: Listing) -> dict[str, float]:
-    """Return what one listing takes."""
+def timed(listing: Listing, scene: str) -> dict[str, float]:
+    """Return what one listing takes. Freeing what it kept is no part of it."""
     gc.collect()  # what an earlier round left is not this round's work
     cpu, started = time.process_time(), time.perf_counter()
-    runs = listing()
+    runs = getattr(listing, scene)()
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-    return {"runs": len(runs), "seconds": seconds, "cpu_seconds": cpu_seconds}
+    count = runs if scene == "stream" else len(runs)
+    return {"runs": count, "seconds": seconds, "cpu_seconds": cpu_seconds}
 
 
 def main(name: str, url: str) -> None:
     """List whenever asked."""
     with CONTESTANTS[name](url) as listing:
-        for _ in sys.stdin:
-            print(json.dumps(timed(listing)), flush=True)
+        for scene in sys.stdin:
+            print(json.dumps(timed(listing, scene.strip())), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ from benchmarks.fresh import ROOT
 from benchmarks.server import PAGE_SIZE, serving, stats
 
 RUNS = 20_000
+SCENES = {
+    "stream": "one page in memory at a time, as client.iter gives them",
+    "keep": "all kept in a list, as list_runs returns them",
+}
 
 
 class Racer:
@@ -32,11 +36,11 @@ class Racer:
         with self._process:  # closes its input, which ends it
             pass
 
-    def list_once(self) -> dict[str, Any]:
+    def list_once(self, scene: str) -> dict[str, Any]:
         """Return what one listing took, and how the server saw it."""
         before = stats(self._url)
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("list\n")
+        self._process.stdin.write(f"{scene}\n")
         self._process.stdin.flush()
         figures: dict[str, Any] = json.loads(self._process.stdout.readline())
         if figures["runs"] != RUNS:
@@ -45,16 +49,19 @@ class Racer:
         return figures | {name: after[name] - before[name] for name in after}
 
 
-def race(rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Return what each contestant took in each round. The first round warms up and comes with the rest.
+def race(rounds: int) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return what each contestant took in each round of each scene.
 
-    A connection that is kept from round to round is counted in the first alone.
+    The first round warms up and comes with the rest. A connection that is kept from round to round is counted
+    where it was opened.
     """
-    figures: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTESTANTS}
+    figures: dict[str, dict[str, list[dict[str, Any]]]]
+    figures = {scene: {name: [] for name in CONTESTANTS} for scene in SCENES}
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(serving(RUNS // PAGE_SIZE))
         racers = {name: stack.enter_context(Racer(name, url)) for name in CONTESTANTS}
         for _ in range(1 + rounds):
-            for name, racer in racers.items():
-                figures[name].append(racer.list_once())
+            for scene in SCENES:
+                for name, racer in racers.items():
+                    figures[scene][name].append(racer.list_once(scene))
     return figures

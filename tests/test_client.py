@@ -1186,6 +1186,12 @@ def test_no_more_runs_are_yielded_than_were_asked_for(pai_emulator, caller, most
     assert len(caller.pages(pai_emulator.url, listing)) == most
 
 
+def test_no_more_named_runs_are_yielded_than_were_asked_for(pai_emulator, caller):
+    named = pai_emulator.add_runs(3)
+    listing = walk_runs(RunQuery(run_id=named), max_runs=2)
+    assert len(caller.pages(pai_emulator.url, listing)) == 2
+
+
 def test_a_plain_credential_is_a_source(pai_emulator, caller):
     assert caller.run(pai_emulator.url, list_runs(RunQuery()), key=Credential(**KEY)) == []
 

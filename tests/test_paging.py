@@ -214,6 +214,7 @@ def test_a_window_that_opens_loses_nothing(play, freedoms, history, size, minute
     minutes=st.integers(0, 16),
     most=st.none() | st.integers(1, 8),
 )
+@example(freedoms={"size": 3, "largest_page": 1}, history=[[0]], size=1, minutes=0, most=2)
 @settings(max_examples=150)
 def test_a_window_that_closes_and_a_first_few_lose_nothing(play, freedoms, history, size, minutes, most):
     # A listing that is left early cannot notice a deletion hidden by an insertion between the same pages.

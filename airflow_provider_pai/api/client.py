@@ -18,7 +18,6 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import requests
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_pai.api.credentials import AnyCredential, CredentialSource, RenewableSource
@@ -181,11 +180,8 @@ class PaiClient(Transport):
 
     def iter(self, listing: Paginator[Item]) -> Iterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
-        left = listing.most
-        while not listing.done and left != 0:
-            items = self.run(listing.next_page())[:left]
-            left = None if left is None else left - len(items)
-            yield from items
+        while not listing.done:
+            yield from self.run(listing.next_page())
 
     def attempt(self, request: Request) -> Outcome:
         """Carry out one attempt of a flow, for callers that drive flows themselves."""
@@ -195,19 +191,15 @@ class PaiClient(Transport):
         current.set(attempt)
         try:
             credential = self._credential_for(request)
-            prepared = requests.PreparedRequest()
-            prepared.method = request.method
-            prepared.url, headers = self._signed(request, credential)
-            prepared.headers = requests.structures.CaseInsensitiveDict(headers)
-            prepared.body = request.body or None
+            url, headers = self._signed(request, credential)
             if request.method != "GET":
-                prepared.headers["content-length"] = str(len(request.body))
-            with self._current().exchange(prepared, attempt) as response:
-                body = Body(response.status_code, response.headers.get("content-encoding", ""))
-                while chunk := response.raw.read(CHUNK_BYTES, decode_content=False):
+                headers["content-length"] = str(len(request.body))
+            with self._current().exchange(request.method, url, headers, request.body, attempt) as response:
+                body = Body(response.status, response.headers.get("content-encoding", ""))
+                while chunk := response.read(CHUNK_BYTES, decode_content=False):
                     body.add(chunk)
-                return self._response(response.status_code, response.headers, body, credential, attempt)
-        except (PaiError, requests.RequestException, HTTPError, OSError, ValueError) as error:
+                return self._response(response.status, response.headers, body, credential, attempt)
+        except (PaiError, HTTPError, OSError, ValueError) as error:
             return self._failure(error, attempt)
 
 
@@ -271,11 +263,8 @@ class AsyncPaiClient(Transport):
 
     async def iter(self, listing: Paginator[Item]) -> AsyncIterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
-        left = listing.most
-        while not listing.done and left != 0:
-            items = (await self.run(listing.next_page()))[:left]
-            left = None if left is None else left - len(items)
-            for item in items:
+        while not listing.done:
+            for item in await self.run(listing.next_page()):
                 yield item
 
     async def _tls(self) -> Any:
@@ -334,8 +323,8 @@ class AsyncPaiClient(Transport):
 
 
 def _root(error: BaseException) -> str:
-    """Return the innermost reason, without the pools and adapters that urllib3 and requests put around it."""
-    while isinstance(error, (requests.RequestException, HTTPError)):
+    """Return the innermost reason, without the errors that urllib3 puts around it."""
+    while isinstance(error, HTTPError):
         inside = (getattr(error, "reason", None), *error.args)
         inner = next((each for each in inside if isinstance(each, Exception)), None)
         if inner is None:

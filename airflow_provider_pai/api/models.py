@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Optional, TypeVar
 
 import msgspec
+from msgspec.structs import force_setattr as set_field
 
 from airflow_provider_pai.api.errors import PaiUsageError
 
@@ -93,20 +94,25 @@ else:  # ... and those on the wire, which __post_init__ converts
 def _mapping(pairs: Any) -> dict[str, str]:
     if isinstance(pairs, dict):
         return pairs
-    return {pair.key: pair.value or "" for pair in pairs} if pairs else {}
+    found: dict[str, str] = {}
+    for pair in pairs or ():  # a comprehension is a call more until Python 3.12
+        found[pair.key] = pair.value or ""
+    return found
+
+
+def _times_to_utc(record: Any) -> None:
+    created, modified = record.gmt_create_time, record.gmt_modified_time
+    if created is not None and created.tzinfo is not timezone.utc:
+        set_field(record, "gmt_create_time", _utc(created))
+    if modified is not None and modified.tzinfo is not timezone.utc:
+        set_field(record, "gmt_modified_time", _utc(modified))
 
 
 def _utc(time: datetime) -> datetime:
     try:
-        return time if time.tzinfo is timezone.utc else time.astimezone(timezone.utc)
+        return time.astimezone(timezone.utc)
     except OverflowError:
         raise ValueError("a time outside the years 1 to 9999") from None  # msgspec refuses the record
-
-
-def _times_to_utc(record: Any) -> None:
-    for name in ("gmt_create_time", "gmt_modified_time"):
-        if (time := getattr(record, name)) is not None:
-            msgspec.structs.force_setattr(record, name, _utc(time))
 
 
 class Metric(Record, frozen=True, gc=False, rename="pascal"):
@@ -117,10 +123,13 @@ class Metric(Record, frozen=True, gc=False, rename="pascal"):
     step: int | None = None
     timestamp: int | None = None
 
-    def __post_init__(self) -> None:
-        if type(self.value) is not float:
-            value: Any = self.value
-            msgspec.structs.force_setattr(self, "value", math.nan if value is None else float(value))
+
+def _numbers(metrics: Any) -> list[Metric]:
+    """Return metrics whose values are numbers. Not a method of each: they are most of what is decoded."""
+    for metric in metrics or ():
+        if type(metric.value) is not float:
+            set_field(metric, "value", math.nan if metric.value is None else float(metric.value))
+    return metrics or []
 
 
 def last_values(metrics: Iterable[Metric]) -> dict[str, float]:
@@ -160,10 +169,9 @@ class Run(Record, frozen=True, kw_only=True, gc=False, rename="pascal"):
     metrics: Items[Metric] = []
 
     def __post_init__(self) -> None:
-        set_ = msgspec.structs.force_setattr
-        set_(self, "metrics", self.metrics or [])
-        set_(self, "labels", _mapping(self.labels))
-        set_(self, "params", _mapping(self.params))
+        set_field(self, "labels", _mapping(self.labels))
+        set_field(self, "params", _mapping(self.params))
+        set_field(self, "metrics", _numbers(self.metrics))
         _times_to_utc(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -241,7 +249,7 @@ class Page(Record, frozen=True, kw_only=True, gc=False, rename="pascal"):
 
     def __post_init__(self) -> None:
         field = self.__struct_fields__[-1]
-        msgspec.structs.force_setattr(self, field, getattr(self, field) or [])
+        set_field(self, field, getattr(self, field) or [])
 
     @property
     def next_token(self) -> str:
@@ -267,6 +275,9 @@ class MetricPage(Page, frozen=True, kw_only=True, gc=False, rename="pascal"):
 
     metrics: Items[Metric] = []
 
+    def __post_init__(self) -> None:
+        set_field(self, "metrics", _numbers(self.metrics))
+
 
 class Experiment(Record, frozen=True, kw_only=True, gc=False, rename="pascal"):
     """One experiment: a named group of runs in a workspace."""
@@ -282,7 +293,7 @@ class Experiment(Record, frozen=True, kw_only=True, gc=False, rename="pascal"):
     labels: Pairs = {}
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "labels", _mapping(self.labels))
+        set_field(self, "labels", _mapping(self.labels))
         _times_to_utc(self)
 
 

@@ -8,6 +8,7 @@ Source: the vendor's API pages of AIWorkSpace 2021-02-04. Each flow names its pa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from airflow_provider_pai.api.errors import PaiNotFoundError, PaiResponseError, PaiUsageError
@@ -96,8 +97,8 @@ def _paginator(query: RunQuery, order_by: str, page_size: int, most: int | None)
     return Paginator(
         page_request(query, order_by, page_size),
         RunPage,
-        identity=lambda run: run.run_id,
-        created=lambda run: run.gmt_create_time,
+        identity=attrgetter("run_id"),
+        created=attrgetter("gmt_create_time"),
         direction=direction,
         wanted=_decided(query),
         beyond=beyond,
@@ -108,6 +109,8 @@ def _paginator(query: RunQuery, order_by: str, page_size: int, most: int | None)
 def _decided(query: RunQuery) -> Callable[[Run], bool]:
     """Return the query's check, which refuses a run that may or may not match."""
     matches = query.check()
+    if not any(query.window):
+        return matches
 
     def check(run: Run) -> bool:
         if query.undecided(run):
@@ -130,10 +133,11 @@ class NamedRuns(Paginator[Run]):
 
     def __init__(self, query: RunQuery, most: int | None) -> None:
         self.done = False
-        self.most = most
         self._query = query
+        self._most = most
+        self._returned = 0
 
-    def next_page(self) -> Flow[list[Run]]:
+    def _next_page(self) -> Flow[list[Run]]:
         """Ask for each run (GetRun), and return those that match, in the query's order."""
         query, found, wrong, request_id = self._query, [], [], None
         for run_id in query.run_ids:

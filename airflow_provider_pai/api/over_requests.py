@@ -15,9 +15,15 @@ from http.client import HTTPResponse
 from types import SimpleNamespace
 from typing import Any
 
-from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
+from urllib3 import (
+    BaseHTTPResponse,
+    HTTPConnectionPool,
+    HTTPSConnectionPool,
+    PoolManager,
+    ProxyManager,
+    Timeout,
+)
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from airflow_provider_pai.api import wire
@@ -103,11 +109,29 @@ class Connections(HTTPAdapter):
         self._proxy = proxy
         super().__init__(max_retries=0)
 
-    def exchange(self, request: PreparedRequest, attempt: Attempt) -> Response:
-        """Send a request, and return the answer with its body unread."""
-        limits = min(CONNECT_SECONDS, attempt.limit), min(READ_SECONDS, attempt.limit)
-        proxies = {} if self._proxy is None else {"all": self._proxy.url}
-        return self.send(request, stream=True, timeout=limits, proxies=proxies)
+    def exchange(
+        self, method: str, url: str, headers: dict[str, str], body: bytes, attempt: Attempt
+    ) -> BaseHTTPResponse:
+        """Send a request to the endpoint, and return the answer with its body unread.
+
+        This does without requests' ``send``, which would parse the URL again, look for cookies and for an
+        encoding, and wrap every error once more.
+        """
+        limits = Timeout(min(CONNECT_SECONDS, attempt.limit), min(READ_SECONDS, attempt.limit))
+        if self._proxy is None or not url.startswith("http:"):
+            url = url.removeprefix(self._endpoint)  # a proxy that passes plain HTTP on needs all of it
+        return self._pool.urlopen(
+            method,
+            url,
+            body or None,
+            headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=limits,
+            preload_content=False,
+            decode_content=False,
+        )
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **_: Any) -> None:
         """Make the one pool that there is."""
@@ -121,10 +145,3 @@ class Connections(HTTPAdapter):
             self.poolmanager = PoolManager(**options)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _HttpsPool}
         self._pool: HTTPConnectionPool = self.poolmanager.connection_from_url(self._endpoint)
-
-    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> HTTPConnectionPool:
-        """Return that pool: requests would look for another context, and for another proxy."""
-        return self._pool
-
-    def cert_verify(self, *_: Any, **__: Any) -> None:
-        """Change nothing: the context verifies."""

@@ -14,7 +14,7 @@ early, one hidden by a run that was inserted between the same two pages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -41,9 +41,10 @@ class Tally:
     def __init__(self) -> None:
         self.fell = False
         self.found_new = False
+        self.began: datetime | None = None
+        """The server's clock on the first page: what was created from then on may have been inserted."""
         self._pages = 0
         self._taken = 0
-        self._began: datetime | None = None
         self._first_total = 0
         self._total: int | None = None
         self._surely_inserted = 0
@@ -53,28 +54,28 @@ class Tally:
         """Count a page; ``date`` is the server's clock, to the second."""
         self._pages += 1
         if self._pages == 1:
-            self._began = date
+            self.began = date
             self._first_total = total or 0
         if total is not None:
             self.fell |= self._total is not None and total < self._total
             self._total = total
 
-    def take(self, created: datetime | None, *, new: bool) -> None:
-        """Count an item that this pass had not seen; ``new`` if no earlier pass had seen it either."""
-        self._taken += 1
-        self.found_new |= new
-        if created is not None and self._began is not None and created >= self._began:
-            self._maybe_inserted += 1
-            self._surely_inserted += created >= self._began + timedelta(seconds=1)
+    def take(self, times: list[datetime | None], *, new: bool) -> None:
+        """Count the items of a page that this pass had not seen, by their times of creation.
 
-    def maybe_inserted(self, created: datetime) -> bool:
-        """Tell whether an item can have been inserted during this pass."""
-        return self._began is not None and created >= self._began
+        ``new`` if no earlier pass had seen one of them either.
+        """
+        self._taken += len(times)
+        self.found_new |= new
+        if self.began is not None:
+            maybe = [time for time in times if time is not None and time >= self.began]
+            self._maybe_inserted += len(maybe)
+            self._surely_inserted += sum(time >= self.began + timedelta(seconds=1) for time in maybe)
 
     @property
     def adds_up(self) -> bool:
         """Whether a whole pass found as many items as there were and as were inserted meanwhile."""
-        if self._pages == 1 or self._total is None or self._began is None:
+        if self._pages == 1 or self._total is None or self.began is None:
             return True
         grown = self._total - self._first_total
         return self._taken == self._total and self._surely_inserted <= grown <= self._maybe_inserted
@@ -112,8 +113,9 @@ class Paginator(Generic[Item]):
         self._direction = direction
         self._wanted = wanted
         self._beyond = beyond
-        self.most = most
+        self._most = most
         self._pages = 0
+        self._returned = 0
         self._seen: dict[object, int] = {}  # the last pass that saw an item
         self._begin()
 
@@ -132,6 +134,23 @@ class Paginator(Generic[Item]):
 
         :raises PaiPagingError: a token came twice, or the listing passed one of this module's limits.
         """
+        new = yield from self._next_page()
+        if self._most is not None:
+            new = new[: self._most - self._returned]
+        self._returned += len(new)
+        return new
+
+    def rest(self) -> Flow[list[Item]]:
+        """Ask for all remaining pages, and return their items in one list.
+
+        There may be more than ``most``: what only a second pass finds comes last, and may belong first.
+        """
+        items: list[Item] = []
+        while not self.done:
+            items += yield from self._next_page()
+        return items
+
+    def _next_page(self) -> Flow[list[Item]]:
         self._pages += 1
         if self._pages > MAX_PAGES:
             raise PaiPagingError(
@@ -143,37 +162,47 @@ class Paginator(Generic[Item]):
             request = msgspec.structs.replace(request, query={**request.query, "PageToken": self._token})
         page, response = yield from exchange(request, self._page)
         self._tally.open_page(page.total_count, response.date)
-        new = [item for item in page.items if self._take(item)]
+        new = self._take(page.items)
         self._advance(page, response)
         return new
 
-    def rest(self) -> Flow[list[Item]]:
-        """Ask for all remaining pages, and return their items in one list."""
-        items: list[Item] = []
-        while not self.done:
-            items += yield from self.next_page()
-        return items
+    def _take(self, items: list[Item]) -> list[Item]:
+        """Return the items of a page that are wanted and were not returned before."""
+        times = list(map(self._created, items))
+        self._note_order(times)
+        places = range(self._place, self._place + len(items))
+        keys: Iterable[object] = places if self._identity is None else map(self._identity, items)
+        self._place += len(items)
+        seen, wanted = self._seen, self._wanted
+        taken, new, any_new = [], [], False
+        for item, key, created in zip(items, keys, times, strict=True):
+            seen_in = seen.get(key)
+            if seen_in == self.passes:
+                continue
+            seen[key] = self.passes
+            taken.append(created)
+            any_new |= seen_in is None
+            if wanted(item):
+                self._found += 1
+                if seen_in is None:
+                    new.append(item)
+        self._tally.take(taken, new=any_new)
+        return new
 
-    def _take(self, item: Item) -> bool:
-        created = self._created(item)
-        if created is not None and not self._tally.maybe_inserted(created):
-            if self._last is not None and created != self._last and self._in_order is not False:
-                self._in_order = (created > self._last) == (self._direction > 0)
-            self._last = created
-        self._place += 1
-        key = self._place if self._identity is None else self._identity(item)
-        seen_in = self._seen.get(key)
-        if seen_in == self.passes:
-            return False
-        self._seen[key] = self.passes
-        self._tally.take(created, new=seen_in is None)
-        wanted = self._wanted(item)
-        self._found += wanted
-        return wanted and seen_in is None
+    def _note_order(self, times: list[datetime | None]) -> None:
+        """Note whether PAI keeps the order. Items that may have been inserted meanwhile do not tell."""
+        began, last, rising = self._tally.began, self._last, self._direction > 0
+        for created in times:
+            if created is None or (began is not None and created >= began):
+                continue
+            if last is not None and created != last and self._in_order is not False:
+                self._in_order = (created > last) == rising
+            last = created
+        self._last = last
 
     def _advance(self, page: Page, response: Response) -> None:
         token = page.next_token
-        enough = self.most is not None and self._found >= self.most
+        enough = self._most is not None and self._found >= self._most
         if enough or (self._in_order and page.items and self._beyond(page.items[-1])):
             self._finish(doubtful=False)
         elif not token:

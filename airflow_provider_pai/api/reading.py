@@ -63,7 +63,7 @@ def _mended(kind: Any, record: Any, action: str) -> Any:
     if not isinstance(record, dict) or not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return record
     mended = dict(record)
-    for field in msgspec.structs.fields(kind):
+    for field in _fields(kind):
         if mended.get(field.encode_name) is None:
             continue
         value = mended[field.encode_name]
@@ -79,6 +79,9 @@ def _mended(kind: Any, record: Any, action: str) -> Any:
                 value = None
             mended[field.encode_name] = value
     return mended
+
+
+_fields = functools.cache(msgspec.structs.fields)  # it resolves the annotations anew each time
 
 
 def _value(kind: type, name: str, value: Any) -> Any:
@@ -122,6 +125,7 @@ def _fits(value: Any, kind: Any) -> bool:
     return True
 
 
+@functools.cache
 def _item_of(kind: Any) -> Any:
     """Return the kind of record in a list of records, or ``None``."""
     for part in (kind, *get_args(kind)):
