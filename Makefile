@@ -69,7 +69,7 @@ browser: $(CHECKS)/$(STAMP)
 distributed: $(CELERY)/$(STAMP)  ## 200 waits over two workers, schedulers and triggerers; one of each is killed
 	$(CELERY)/bin/python -m pytest -q -s tests/distributed
 
-mutants: $(CHECKS)/$(STAMP)  ## put each fault of tests/mutants.py into a copy of the package: the tests must fail (6 min)
+mutants: $(CHECKS)/$(STAMP)  ## put each fault of tests/mutants.py into a copy of the package: the tests must fail (5 to 10 min)
 	@$(CHECKS)/bin/python -m tests.mutants
 
 lint: $(CHECKS)/$(STAMP)  ## ruff: its rules and its format
