@@ -127,6 +127,7 @@ class TrackedRun:
             self._wake.notify()
         if self._writer is not None:
             self._writer.join()
+        self._lost += len(self._waiting)  # nothing, unless the thread died by a mistake of ours
 
     def _decorate(self, act: Callable[[], None], what: str) -> None:
         try:
