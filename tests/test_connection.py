@@ -180,6 +180,16 @@ def test_mistakes_in_a_connection_are_refused_before_a_request(
         assert word in str(caught.value)
 
 
+def test_the_test_button_of_airflow_2_sends_the_fields_of_all_types_of_connections(connect: Any) -> None:
+    form = {
+        "extra__pai__region": "cn-beijing",
+        "region": "cn-beijing",
+        "extra__ssh__timeout": "9",
+        "timeout": "9",
+    }
+    assert connect(extra=form).region == "cn-beijing"
+
+
 @pytest.mark.skipif((3, 0) <= VERSION < (3, 2), reason="3.0 and 3.1 find no connection with such extras")
 @pytest.mark.filterwarnings("ignore:Encountered")  # Airflow 2's own
 @pytest.mark.parametrize(
