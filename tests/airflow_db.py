@@ -169,6 +169,9 @@ def serialize(dag: Any) -> Any:
     codec = first("DagSerialization", "airflow.serialization.serialized_objects") or first(
         "SerializedDAG", "airflow.serialization.serialized_objects"
     )
+    codec._load_operator_extra_links = (
+        True  # Airflow's scheduler, and its API, turn it off for all that follow
+    )
     return codec.from_dict(json.loads(json.dumps(codec.to_dict(dag))))
 
 

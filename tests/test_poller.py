@@ -26,7 +26,7 @@ from airflow_provider_pai.waiting.listing import NEWEST_FIRST
 from airflow_provider_pai.waiting.poller import TRUSTED_POLLS, Poller
 from airflow_provider_pai.waiting.questions import Question, Subscription
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.any_airflow]
 
 LABEL = {"is_evaluation": "true"}
 PAGE = 3

@@ -11,7 +11,7 @@ import msgspec
 from airflow_provider_pai import api
 from airflow_provider_pai.api.experiments import says_taken
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request
-from airflow_provider_pai.api.models import Experiment, MaybeRun, Metric
+from airflow_provider_pai.api.models import Experiment, MaybeRun, MetricPage
 from airflow_provider_pai.api.parameters import pairs, path, write
 from airflow_provider_pai.conformance.asking import Answer, NotDecidable, short, until
 from airflow_provider_pai.conformance.assumptions import Finding, as_assumed, assumption, different
@@ -212,7 +212,7 @@ def nan(scene: Scene) -> Flow[Finding]:
         return as_assumed(f"refused as text: {answer.refusal}")
     metric, _ = yield from _logged(scene, run.run_id, "nan")
     value = metric.get("Value")
-    if not math.isnan(msgspec.convert(metric, Metric).value):
+    if not math.isnan(msgspec.convert({"Metrics": [metric]}, MetricPage).metrics[0].value):
         return different(f"it comes back as {value!r}")
     spelling = {str: "as text", float: "as a bare word"}.get(type(value), "as null")
     return as_assumed(f"comes back {spelling}")

@@ -87,7 +87,7 @@ def start(
     elif context is not None:
         origin = _origin(context, scope)
     else:
-        raise PaiUsageError("Outside a task, give a key: by it a second call finds the run again.")
+        raise PaiUsageError("Outside a task, give a key: by it a second call finds the run.")
     fields = _fields(origin, name, labels, params)
     if origin.identity.parts in _open:
         raise PaiUsageError(
