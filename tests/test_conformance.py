@@ -237,9 +237,12 @@ def test_it_ends_whatever_pai_does(quirks: dict[str, Any]) -> None:
     ):
         monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", emulator.connection_uri)
         with contextlib.redirect_stdout(io.StringIO()) as output:
-            assert main([]) in (0, 1)
+            status = main([])
         assert "unforeseen" not in output.getvalue()
-        assert (emulator.runs(), experiments(emulator)) == ([], [])
+        # Where tokens repeat, two experiments of one name on two pages cannot be listed: that is told.
+        unlistable = quirks["page_token"] == "repeated" and quirks["experiment_names"] == "repeatable"
+        assert status in ((0, 1, 2) if unlistable else (0, 1))
+        assert status == 2 or (emulator.runs(), experiments(emulator)) == ([], [])
 
 
 def test_a_page_that_is_too_large(ask: Any, pai_emulator: Any) -> None:
