@@ -25,7 +25,7 @@ SECONDS = 1200
 """How long the tests may take on one Airflow."""
 LOWEST = "lowest"
 USING_LIBRARIES = (
-    *("client", "connection", "flow", "models", "operations", "paging", "signing", "sources", "tls"),
+    *("client", "connection", "flow", "models", "operations", "paging", "sources", "tls"),
     *("query", "verdict"),
 )
 """The test modules that run with the lowest versions: all else says the same with any."""
