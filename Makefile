@@ -51,7 +51,7 @@ test-all: $(KNOWN:%=.venvs/%/$(STAMP)) $(LOWEST)/$(STAMP) $(ALIPAI)/$(STAMP)  ##
 E2E := $(NEWEST) 3.2.2 2.10.4
 
 e2e: $(E2E:%=.venvs/%/$(STAMP))  ## tests with whole Airflows: scheduler, triggerer, API server, dag processor
-	$(CHECKS)/bin/python -m pytest -q -n 2 --dist loadfile tests/e2e --ignore=tests/e2e/test_forms.py
+	$(CHECKS)/bin/python -m pytest -q tests/e2e --ignore=tests/e2e/test_forms.py
 
 FORMS      := 3.3.2 3.2.2 3.0.6 2.10.4
 PLAYWRIGHT := playwright==1.65.2
