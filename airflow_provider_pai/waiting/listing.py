@@ -9,8 +9,9 @@ What this cannot tell: changes that cancel out, such as one label that is set an
 
 from __future__ import annotations
 
+import asyncio
 import bisect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta, timezone
 
 from airflow_provider_pai.api import Run, RunQuery
@@ -24,6 +25,7 @@ __all__ = [
     "NEWEST_FIRST",
     "Key",
     "Listing",
+    "ReadingBack",
     "keys_of_query",
     "keys_of_run",
 ]
@@ -83,19 +85,35 @@ class Listing:
         news = self._take(page, poll, LATEST)
         if self._accepted is None or bottom == EARLIEST:
             self.accept()
-        if self.in_order and known < bottom:  # what lies between this page and the older ones is not known
-            self._drop([run_id for created, run_id in self._order if created < bottom])
-            self.since = bottom
+        if known < bottom:  # what lies between this page and the older ones is not known
+            self.forget_below(bottom)
         return news
 
-    def take_next(self, page: RunPage, poll: int, above: datetime, *, adjoins: bool) -> list[Run]:
+    def forget_below(self, moment: datetime) -> None:
+        """Forget the runs that were created before a moment: something may have changed among them."""
+        if self.in_order and moment > self.since:
+            self._drop([run_id for created, run_id in self._order if created < moment])
+            self.since = moment
+
+    def take_next(
+        self, page: RunPage, poll: int, above: datetime, border: Collection[str], *, adjoins: bool
+    ) -> list[Run]:
         """Take in the page that follows ``above``, the last creation time of the page before it.
 
-        ``adjoins`` says that surely no run was skipped between the two pages.
+        ``border`` holds the runs of just that time that were read before. ``adjoins`` says that surely no run
+        was skipped between the two pages.
         """
-        return self._take(page, poll, above, adjoins=adjoins)
+        return self._take(page, poll, above, border, adjoins=adjoins)
 
-    def _take(self, page: RunPage, poll: int, above: datetime, *, adjoins: bool = True) -> list[Run]:
+    def _take(
+        self,
+        page: RunPage,
+        poll: int,
+        above: datetime,
+        border: Collection[str] = (),
+        *,
+        adjoins: bool = True,
+    ) -> list[Run]:
         times = [_created(run) for run in page.runs]
         unknown_above = any(
             time > above and run.run_id not in self.runs for time, run in zip(times, page.runs, strict=True)
@@ -103,18 +121,27 @@ class Listing:
         if times != sorted(times, reverse=True) or unknown_above or not self.in_order:
             return self._take_unordered(page, poll, above)
         below = self.reach(page, above)
-        top = above if adjoins or not times else times[0]
         start = 0 if below == EARLIEST else bisect.bisect_right(self._order, (below, "\uffff"))
-        known = self._order[start : bisect.bisect_left(self._order, (top, ""))]
-        on_page = {run.run_id for run in page.runs}
-        self._drop([run_id for _, run_id in known if run_id not in on_page])
+        if adjoins or not times:
+            end = bisect.bisect_right(self._order, (above, "\uffff"))
+        else:
+            end = bisect.bisect_left(self._order, (times[0], ""))
+        read = {*border, *(run.run_id for run in page.runs)}
+        self._drop([run_id for _, run_id in self._order[start:end] if run_id not in read])
         # What lies further back than the listing reached was there before, as far as anybody can tell.
         deeper = {
             run.run_id for run in page.runs if run.run_id not in self.runs and _created(run) <= self.since
         }
         if self._accepted is not None:
             self._accepted -= len(deeper)
-        news = [run for run in page.runs if run.run_id not in deeper and self.runs.get(run.run_id) != run]
+        # Not counted, but told: a run that came up to the newest page as others went, or that was created in
+        # the very moment where the listing ended, may as well be new.
+        news = [
+            run
+            for run in page.runs
+            if (run.run_id not in deeper or above == LATEST or _created(run) == self.since)
+            and self.runs.get(run.run_id) != run
+        ]
         for run in reversed(page.runs):  # of equal times the older first, as PAI lists them
             self._put(run, poll)
         self.since = min(self.since, below)
@@ -251,6 +278,47 @@ class Listing:
         self.since = max(self.since, oldest[-1][0], _AFTER_EARLIEST)
         if self._accepted is not None:
             self._accepted += surplus
+
+
+class ReadingBack:
+    """Pages that are read one after another, from the newest on; it may take several intervals."""
+
+    def __init__(
+        self,
+        newest: RunPage,
+        below: datetime,
+        known: datetime,
+        *,
+        sign: bool,
+        discrepancy: int,
+        changed: bool,
+    ) -> None:
+        self.pages = 0
+        self.below = below
+        """Everything that was created after this was read."""
+        self.border: set[str] = set()
+        """The runs read that were created at ``below``: the next page may hold more of that moment."""
+        self.passed(newest, below)
+        self.known = known
+        """Everything that was created after this had been read before, so that a change there is news."""
+        self.sign = sign
+        """Whether TotalCount says that something changed, or somebody new waits."""
+        self.discrepancy = discrepancy
+        """By how many runs that have not been found it changed."""
+        self.found_all = False
+        """Whether all that changed was found."""
+        self.changed = changed
+        """Whether something changed, or may have, that the newest page does not show."""
+        self.task: asyncio.Task[RunPage] | None = None
+
+    def passed(self, page: RunPage, below: datetime) -> None:
+        """Note a page that was read, and how far back everything was read with it."""
+        at_border = {run.run_id for run in page.runs if run.gmt_create_time == below}
+        self.border = at_border | (self.border if below == self.below else set())
+        self.pages += 1
+        self.below = below
+        self.token = page.next_token
+        self.total = page.total_count
 
 
 def _pages(runs: int) -> int:

@@ -13,7 +13,6 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -23,7 +22,7 @@ from airflow_provider_pai.api.flow import Flow, call
 from airflow_provider_pai.api.models import RunPage
 from airflow_provider_pai.api.operations import page_request
 from airflow_provider_pai.waiting.client import SharedClient, apart
-from airflow_provider_pai.waiting.listing import MOST_PAGES, NEWEST_FIRST, Listing
+from airflow_provider_pai.waiting.listing import MOST_PAGES, NEWEST_FIRST, Listing, ReadingBack
 from airflow_provider_pai.waiting.questions import Question, Questions, Subscription, UnforeseenError, Update
 
 __all__ = ["Poller", "subscribe"]
@@ -36,28 +35,6 @@ GATHERING_SECONDS = 1.0
 """How long the first poll waits for others to subscribe, such as all waits of a restarted triggerer."""
 STEP_SECONDS = 1.0
 """How soon a shorter interval is noticed while a page is awaited."""
-
-
-class ReadingBack:
-    """Pages that are read one after another, from the newest on; it may take several intervals."""
-
-    def __init__(
-        self, newest: RunPage, below: datetime, known: datetime, *, sign: bool, discrepancy: int
-    ) -> None:
-        self.pages = 1
-        self.below = below
-        """Everything that was created after this was read."""
-        self.known = known
-        """Everything that was created after this had been read before, so that a change there is news."""
-        self.sign = sign
-        """Whether TotalCount says that something changed, or somebody new waits."""
-        self.discrepancy = discrepancy
-        """By how many runs that have not been found it changed."""
-        self.found_all = False
-        """Whether all that changed was found."""
-        self.token = newest.next_token
-        self.total = newest.total_count
-        self.task: asyncio.Task[RunPage] | None = None
 
 
 class Poller:
@@ -158,7 +135,12 @@ class Poller:
             unknown |= self._changed_meanwhile
             self._changed_meanwhile = False
             self._back = ReadingBack(
-                page, self.listing.reach(page), known, sign=sign, discrepancy=counted or 0
+                page,
+                self.listing.reach(page),
+                known,
+                sign=sign,
+                discrepancy=counted or 0,
+                changed=unknown and counted is not None,
             )
         self._trusted = 0 if unknown else self._trusted + 1
         below = self.listing.reach(page)
@@ -274,13 +256,9 @@ class Poller:
             back.token = ""  # a run may have been skipped, so what follows would prove nothing
             return
         adjoins = page.total_count is not None and page.total_count == back.total
-        self.questions.tell(self.listing.take_next(page, self.number, back.below, adjoins=adjoins))
-        back.pages, back.below, back.token = (
-            back.pages + 1,
-            self.listing.reach(page, back.below),
-            page.next_token,
-        )
-        back.total = page.total_count
+        news = self.listing.take_next(page, self.number, back.below, back.border, adjoins=adjoins)
+        self.questions.tell(news)
+        back.passed(page, self.listing.reach(page, back.below))
         back.found_all = self.listing.explains(back.discrepancy)
         if back.found_all:
             for question in self.questions:
@@ -288,6 +266,8 @@ class Poller:
 
     def _end_reading(self, back: ReadingBack) -> None:
         if not back.found_all:
+            if back.changed:
+                self.listing.forget_below(back.below)  # it may be anywhere there
             self.listing.accept()  # the rest lies further back, where everybody asks for themselves
         self._back = None
 
