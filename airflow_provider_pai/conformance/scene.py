@@ -309,7 +309,12 @@ class Scene(Asker):
 
     def _shown(self, wait: float) -> Flow[list[str]]:
         """Return what PAI lists under the name. Wait for a twin whose creation was not answered to show."""
-        shown = yield from self.named(wait=wait)
+        try:
+            shown = yield from self.named(wait=wait)
+        except api.PaiPagingError:  # such as tokens that repeat
+            if self.experiment_id is None or self._twin_id is None:
+                raise
+            return [self._twin_id]
         if self.experiment_id is None or self._twin_id is not None:
             return shown
 
