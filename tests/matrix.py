@@ -1,8 +1,8 @@
 """The tests on every supported Airflow, four at a time, and one table of what came of it: make test-all.
 
 What says the same on every Airflow (the marker `any_airflow`, which tests/conftest.py gives) runs on the
-newest alone; all else runs on each. The tests of what uses other libraries most run once more with the lowest
-versions that pyproject.toml declares.
+oldest and the newest alone, with the oldest and the newest of all libraries; all else runs on each. The tests
+of what uses other libraries most run once more with the lowest versions that pyproject.toml declares.
 """
 
 from __future__ import annotations
@@ -112,11 +112,11 @@ def table_of(outcomes: list[Outcome]) -> Table:
 def main() -> None:
     """Run the tests on each Airflow that is named; the status is 0 where all of them passed."""
     airflows = sorted(sys.argv[1:], key=lambda airflow: [int(part) for part in airflow.split(".")])
-    newest = airflows[-1]
+    whole = {airflows[0], airflows[-1]}
     # Not several processes for one Airflow: each of them would load it, and make a database.
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = [  # the newer ones take longer, so they start first
-            pool.submit(run, airflow, *([] if airflow == newest else ["-m", "not any_airflow"]))
+            pool.submit(run, airflow, *([] if airflow in whole else ["-m", "not any_airflow"]))
             for airflow in reversed(airflows)
         ]
         lowest = pool.submit(run, LOWEST, *(f"tests/test_{name}.py" for name in USING_LIBRARIES))
@@ -131,7 +131,7 @@ def main() -> None:
         for reason, number in outcome.skipped.items():
             print(f"{title(outcome.airflow)} skipped {number}: {reason}")
     for airflow in airflows:
-        if airflow != newest:
+        if airflow not in whole:
             print(f"Airflow {airflow} ran without what says the same on every Airflow")
     Console(width=80).print(table_of(outcomes))
     passed, failed = (

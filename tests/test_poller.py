@@ -27,7 +27,7 @@ from airflow_provider_pai.waiting.listing import NEWEST_FIRST
 from airflow_provider_pai.waiting.poller import TRUSTED_POLLS, Poller
 from airflow_provider_pai.waiting.questions import Question, Subscription
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.any_airflow]
+pytestmark = pytest.mark.timeout(600)
 
 LABEL = {"is_evaluation": "true"}
 PAGE = 3
