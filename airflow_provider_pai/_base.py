@@ -14,7 +14,7 @@ from airflow_provider_pai._compat import AirflowFailException, BaseOperator
 from airflow_provider_pai.api.arguments import check_given, check_no_dict_as_text
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.query import RunQuery
-from airflow_provider_pai.links import LINK_KEY, PaiRunLink, console_url
+from airflow_provider_pai.links import PaiRunLink, push_link
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -193,14 +193,7 @@ class PaiOperator(Arguments, BaseOperator):
 
     def push_link(self, context: Any, runs: Sequence[Run]) -> None:
         """Let the task's PAI button open the first run's source."""
-        try:
-            settings = self.hook.settings
-            url = console_url(runs, settings.region, settings.console_url)
-            setattr(self, LINK_KEY, url)
-            if "ti" in context:  # not where somebody calls execute({}) to try a task out
-                context["ti"].xcom_push(LINK_KEY, url)
-        except Exception:  # it only decorates
-            self.log.warning("The task gets no PAI button.", exc_info=True)
+        push_link(self, context, self.hook, runs)
 
 
 class RunFilterOperator(PaiOperator):

@@ -18,6 +18,7 @@ import msgspec
 
 from airflow_provider_pai.api.credentials import CredentialSource
 from airflow_provider_pai.api.errors import PaiConfigurationError
+from airflow_provider_pai.api.network import is_loopback
 from airflow_provider_pai.api.sources import KINDS, credential_source
 from airflow_provider_pai.connection_form import CONNECTION_TYPE, FIELDS
 
@@ -193,7 +194,7 @@ def _endpoint(connection: AnyConnection, extra: Mapping[str, Any], region: str |
             f"The host {connection.host!r} of {connection.conn_id!r} has more than a host and its port. "
             "Leave the rest out: the provider adds PAI's paths."
         )
-    loopback = _is_loopback(name)
+    loopback = is_loopback(name)
     scheme = parts.scheme or ("http" if loopback else "https")
     if scheme == "http" and not loopback and not _is_true(extra.get("allow_http")):
         raise PaiConfigurationError(
@@ -262,12 +263,3 @@ def _known(region: str | None, connection: AnyConnection) -> str:
 def _is_true(value: Any) -> bool:
     """Tell whether an extra is switched on. In a connection URI it is a text."""
     return value is True or str(value).strip().lower() in ("true", "1", "yes", "on")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

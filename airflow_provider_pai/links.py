@@ -13,7 +13,7 @@ from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.signing import percent_encode
 from airflow_provider_pai.connection import CONSOLE_FIELDS, fill_in
 
-__all__ = ["LINK_KEY", "PaiRunLink", "console_url", "link_key"]
+__all__ = ["LINK_KEY", "PaiRunLink", "console_url", "link_key", "push_link"]
 
 LINK_KEY = "pai_run_link"
 CONSOLE = "https://pai.console.aliyun.com/"
@@ -47,6 +47,18 @@ def link_key() -> str:
     """Return the XCom key under which this Airflow looks a task's link up."""
     key: str = getattr(PaiRunLink(), "xcom_key", LINK_KEY)  # Airflow 2 asks get_link, which knows ours
     return key
+
+
+def push_link(task: Any, context: Any, hook: Any, runs: Sequence[Run]) -> None:
+    """Let a task's PAI button open the first run's source."""
+    try:
+        settings = hook.settings
+        url = console_url(runs, settings.region, settings.console_url)
+        setattr(task, LINK_KEY, url)
+        if "ti" in context:  # not where somebody calls execute({}) to try a task out
+            context["ti"].xcom_push(LINK_KEY, url)
+    except Exception:  # it only decorates
+        task.log.warning("The task gets no PAI button.", exc_info=True)
 
 
 class PaiRunLink(BaseOperatorLink):

@@ -92,8 +92,8 @@ MUTANTS = [
     Mutant(
         "a proxy is used for a loopback address",
         "network.py",
-        "if _is_loopback(urlsplit(endpoint)",
-        "if False and _is_loopback(urlsplit(endpoint)",
+        "if is_loopback(urlsplit(endpoint)",
+        "if False and is_loopback(urlsplit(endpoint)",
         "client",
     ),
     Mutant(

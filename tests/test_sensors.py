@@ -204,7 +204,7 @@ def test_the_trigger_s_traceback_is_in_the_task_s_log(caplog: Any, capsys: Any) 
 
 def test_a_link_that_cannot_be_made_fails_no_task(pai: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated("a")(pai)
-    monkeypatch.setattr("airflow_provider_pai._base.console_url", lambda *_: 1 / 0)
+    monkeypatch.setattr("airflow_provider_pai.links.console_url", lambda *_: 1 / 0)
     assert run_sensor("poke").states == {"wait": "success"}
 
 

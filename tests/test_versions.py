@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_db import VERSION, airflow_db, first, load_dags, new_dag, pai, run_dag, schedule
+from airflow_db import VERSION, airflow_db, first, load_dags, new_dag, pai, run_dag, schedule, serialize, task
 from test_triggers import in_one_loop, more_polls, quota, the_poller, triggerer, wait
 
 from airflow_provider_pai._compat import starts_in_triggerer
@@ -21,7 +21,6 @@ try:
 except ImportError:
     from airflow import DAG
 from airflow_provider_pai.sensors import PaiRunSensor
-from airflow_provider_pai.waiting.handover import trigger_arguments
 
 with DAG("uses_it", schedule=None):
     {}
@@ -75,6 +74,23 @@ def test_a_feature_is_there_or_refused_with_the_remedy(
     else:
         assert [words for words in REMEDIES[feature] if words not in why] == []
         assert "AttributeError" not in why
+
+
+def test_a_wait_over_which_a_task_is_mapped_does_not_end_in_the_triggerer(pai: Any) -> None:
+    if not starts_in_triggerer(templates=False):
+        pytest.skip("3.1 and 3.2 start every task in a worker")
+    with new_dag() as dag:
+
+        @task
+        def each(run: Any) -> None: ...
+
+        wait = {"labels": "a:b", "deferrable": True, "start_from_trigger": True, "end_from_trigger": True}
+        PaiRunSensor(task_id="alone", **wait)
+        each.expand(run=PaiRunSensor(task_id="mapped_over", **wait).output)
+    starts = {name: serialize(dag).get_task(name).start_trigger_args for name in ("alone", "mapped_over")}
+    ends = {name: found.trigger_kwargs for name, found in starts.items()}
+    assert "'end_task': True" in str(ends["alone"])
+    assert "'end_task': False" in str(ends["mapped_over"])
 
 
 def test_what_another_task_hands_on_does_not_start_in_the_triggerer(airflow_db: None, tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 ::
 
-    from airflow_provider_pai.api import Credential, PaiClient, RunQuery, StaticCredential, list_runs
+    from airflow_provider_pai.api import Credential, PaiClient, RunQuery, list_runs
 
-    key = StaticCredential(Credential(access_key_id="…", access_key_secret="…"))
+    key = Credential(access_key_id="…", access_key_secret="…")
     with PaiClient("https://aiworkspace.cn-hangzhou.aliyuncs.com", key) as client:
         runs = client.run(list_runs(RunQuery(workspace_id="145883", labels="is_evaluation:true")))
 """

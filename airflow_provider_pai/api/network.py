@@ -13,7 +13,7 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from airflow_provider_pai.api.errors import PaiConfigurationError
 
-__all__ = ["Proxy", "address_of", "proxy_for"]
+__all__ = ["Proxy", "address_of", "is_loopback", "proxy_for"]
 
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 # TLS inside TLS needs Python 3.11 in async code.
@@ -40,7 +40,7 @@ def proxy_for(endpoint: str) -> Proxy | None:
 
     :raises PaiConfigurationError: the setting is not the address of a proxy that is supported.
     """
-    if _is_loopback(urlsplit(endpoint).hostname or ""):
+    if is_loopback(urlsplit(endpoint).hostname or ""):
         return None
     setting = (select_proxy(endpoint, get_environ_proxies(endpoint)) or "").strip()
     if not setting:
@@ -75,7 +75,8 @@ def _login_headers(login: str) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(text).decode()}"}
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

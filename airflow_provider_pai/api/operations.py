@@ -31,6 +31,7 @@ from airflow_provider_pai.api.parameters import (
 from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
 
 __all__ = [
+    "Params",
     "create_run",
     "delete_run",
     "delete_run_label",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from airflow_provider_pai.api.credentials import BearerToken, Credential, CredentialSource, StaticCredential
+from airflow_provider_pai.api.credentials import BearerToken, Credential, CredentialSource
 from airflow_provider_pai.api.errors import PaiConfigurationError
 from airflow_provider_pai.api.renewal import RefreshableCredential
 
@@ -82,10 +82,10 @@ def credential_source(kind: str, fields: Mapping[str, Any]) -> CredentialSource:
     }
     used = _used(kind, given)
     if kind == "bearer":
-        return StaticCredential(BearerToken(used["bearer_token"]))
+        return BearerToken(used["bearer_token"])
     provider = KINDS[kind].provider
     if not provider:
-        return StaticCredential(Credential(**used))
+        return Credential(**used)
     values = {_ARGUMENTS.get(name, name): _value(name, value) for name, value in used.items()}
     return _shared(kind, provider, tuple(sorted({**_ALWAYS.get(kind, {}), **values}.items())))
 

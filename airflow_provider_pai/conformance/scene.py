@@ -72,12 +72,9 @@ class Scene(Asker):
 
         def make() -> Flow[str]:
             workspace_id = yield from self.workspace()
-            flow = api.create_experiment(
-                self.name, workspace_id=workspace_id, artifact_uri=self._artifact_uri
-            )
             self._maybe_made = True
             try:
-                self.experiment_id = yield from self.do(flow)
+                self.experiment_id = yield from self.do(self._new_experiment(workspace_id))
             except api.PaiError as error:
                 self._maybe_made = not _surely_refused(error)
                 raise
@@ -89,16 +86,18 @@ class Scene(Asker):
         """Try to create a second experiment of the same name, and return the error by which PAI refused."""
         workspace_id = yield from self.workspace()
         yield from self.experiment()
-        flow = api.create_experiment(self.name, workspace_id=workspace_id, artifact_uri=self._artifact_uri)
         self._maybe_twin = True
         try:
-            self._twin_id = yield from self.do(flow)
+            self._twin_id = yield from self.do(self._new_experiment(workspace_id))
         except api.PaiError as error:
             self._maybe_twin = not _surely_refused(error)
             if isinstance(error, api.PaiApiError):
                 return error
             raise
         return None
+
+    def _new_experiment(self, workspace_id: str) -> Flow[str]:
+        return api.create_experiment(self.name, workspace_id=workspace_id, artifact_uri=self._artifact_uri)
 
     def named(self, *, wait: float = 0.0) -> Flow[list[str]]:
         """Return the ids of the experiments of this name that PAI lists."""
@@ -262,9 +261,8 @@ class Scene(Asker):
             return f"perhaps an experiment {self.name} in workspace {self._workspace_id}"
         runs = f" and its runs {', '.join(self.run_ids)}" if self.run_ids else ""
         twin = ", and perhaps another of this name" if self._maybe_twin else ""
-        return (
-            f"the experiment {self.experiment_id} ({self.name}, workspace {self._workspace_id}){runs}{twin}"
-        )
+        where = f"{self.name}, workspace {self._workspace_id}"
+        return f"the experiment {self.experiment_id} ({where}){runs}{twin}"
 
     def remove(self) -> Flow[str]:
         """Remove everything. Return why something is left, or an empty text.
@@ -273,11 +271,10 @@ class Scene(Asker):
         """
         problem = ""
         for pause in asking.PAUSES:
-            if not self._maybe_made:
-                return ""
             try:
-                yield from self._remove(pause)
-                problem = ""
+                if self._maybe_made:
+                    yield from self._remove(pause)
+                return ""
             except (api.PaiError, NotDecidable) as error:
                 problem = str(error)
                 if isinstance(error, (api.PaiPermissionError, api.PaiAuthenticationError)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_pai._compat import PythonDecoratedOperator, task_decorator_factory
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
-from airflow_provider_pai.links import LINK_KEY, PaiRunLink, console_url
+from airflow_provider_pai.links import PaiRunLink, push_link
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
@@ -89,7 +89,7 @@ class PaiRunDecoratedOperator(PythonDecoratedOperator):
                 scope=self.scope,
                 strict=self.strict,
             )
-        self._push_link(context, hook, run)
+        push_link(self, context, hook, [Run(run_id=run.run_id, experiment_id=run.experiment_id)])
         with run:
             return self._call({**context, ARGUMENT: run})
 
@@ -107,15 +107,6 @@ class PaiRunDecoratedOperator(PythonDecoratedOperator):
         if left := [name for name in given if name not in kept and given[name] is not None]:
             self.log.info("Not kept as params of the run, since they are no scalars: %s.", ", ".join(left))
         return kept
-
-    def _push_link(self, context: Any, hook: Any, run: Any) -> None:
-        try:
-            of = Run(run_id=run.run_id, experiment_id=run.experiment_id)
-            url = console_url([of], hook.settings.region, hook.settings.console_url)
-            setattr(self, LINK_KEY, url)
-            context["ti"].xcom_push(LINK_KEY, url)
-        except Exception:  # it only decorates
-            self.log.warning("The task gets no PAI button.", exc_info=True)
 
 
 def pai_run_task(

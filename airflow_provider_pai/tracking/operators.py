@@ -15,6 +15,7 @@ from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
+    from airflow_provider_pai.api.operations import Params
 
 __all__ = [
     "PaiCreateRunOperator",
@@ -22,8 +23,6 @@ __all__ = [
     "PaiPromoteRunOperator",
     "PaiUpdateRunOperator",
 ]
-
-Params = Mapping[str, str | int | float | bool]
 
 
 class PaiCreateRunOperator(PaiOperator):

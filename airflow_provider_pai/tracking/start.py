@@ -13,7 +13,7 @@ from airflow_provider_pai.api.client import PaiClient
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.experiments import get_or_create_experiment
 from airflow_provider_pai.api.flow import begun
-from airflow_provider_pai.api.operations import create_run, get_run, update_run
+from airflow_provider_pai.api.operations import Params, create_run, get_run, update_run
 from airflow_provider_pai.api.query import Labels, parse_labels
 from airflow_provider_pai.tracking.identity import DAG_RUN, TASK, Identity, found_or_created
 from airflow_provider_pai.tracking.tracked_run import STATE, TrackedRun
@@ -22,7 +22,6 @@ __all__ = ["start"]
 
 Hook = Any
 """A :class:`~airflow_provider_pai.hooks.PaiHook`, which imports this room."""
-Params = Mapping[str, str | int | float | bool]
 OURS = (TASK, DAG_RUN, STATE)
 _open: set[tuple[str, ...]] = set()
 """The identities of the runs that are tracked in this process."""

@@ -27,6 +27,7 @@ The concepts:
 - **question** and **subscription** (``questions.py``): a query, asked once for all who ask it, and the queue
   of one who does.
 - **poller** (``poller.py``): the task that polls; **interval**: the shortest that a subscriber wants.
+- **reading back** (``listing.py``): pages that are read one after another, over several intervals if need be.
 - **listing** (``listing.py``): what the pages showed, kept from poll to poll, at most 5,000 runs.
 - **exact query**: ListRuns with all filters of one question.
 - **rate limit** (``rate_limit.py``): requests in any 3 seconds, in a lane for polls and one for the rest.
