@@ -349,6 +349,7 @@ def most_requests(seen: Polled) -> int:
     order="honoured",
     most=50,
 )
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("total_count", ["given", "absent"])
 def test_everybody_is_told_at_the_next_poll(served, before, polls, waiters, order, most, total_count):
     world = prepared(served, total_count, order, most)
@@ -377,6 +378,21 @@ def test_everybody_is_told_at_the_next_poll(served, before, polls, waiters, orde
 
 @HISTORIES
 @history
+@example(
+    before=[Create(0, 1, True), Create(0, 0, True)],
+    polls=[[Create(0, 0, True)], [Create(0, 0, True), Change("label", 0), Change("unlabel", 0)]],
+    waiters=[(0, (None, None, False))],
+    order="honoured",
+    most=50,
+)
+@example(
+    before=[Create(0, 1, True), Create(0, 0, True), Create(0, 1, True)],
+    polls=[[Create(0, 1, True), Change("label", 0)], [Create(0, 0, False), Create(0, 0, True)]],
+    waiters=[(0, (None, None, False)), (0, (None, None, True)), (1, (None, 0, False))],
+    order="honoured",
+    most=50,
+)
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("total_count", ["given", "absent"])
 def test_what_happens_between_two_requests_of_a_poll_is_told_in_time(
     served, before, polls, waiters, order, most, total_count

@@ -134,14 +134,8 @@ class Listing:
         }
         if self._accepted is not None:
             self._accepted -= len(deeper)
-        # Not counted, but told: a run that came up to the newest page as others went, or that was created in
-        # the very moment where the listing ended, may as well be new.
-        news = [
-            run
-            for run in page.runs
-            if (run.run_id not in deeper or above == LATEST or _created(run) == self.since)
-            and self.runs.get(run.run_id) != run
-        ]
+        # Told all the same: whether one of them is new cannot be known.
+        news = [run for run in page.runs if self.runs.get(run.run_id) != run]
         for run in reversed(page.runs):  # of equal times the older first, as PAI lists them
             self._put(run, poll)
         self.since = min(self.since, below)
@@ -229,6 +223,15 @@ class Listing:
         found = self.matching(query)[:enough]
         return None if any(self._read_at[run.run_id] < since_poll for run in found) else found
 
+    def compare(self, query: RunQuery, answer: list[Run]) -> None:
+        """Forget what PAI's own answer to a query, read over several pages, does not name.
+
+        Either it has gone, or it slid past the reading as another run went. Then it is news to whoever asked
+        once a page shows it.
+        """
+        named = {run.run_id for run in answer}
+        self._drop([run.run_id for run in self.matching(query) if run.run_id not in named])
+
     def was_read(self, run_id: str, poll: int) -> bool:
         """Tell whether a run was on a page that was read at a poll, or later."""
         return self._read_at.get(run_id, -1) >= poll
@@ -287,7 +290,6 @@ class ReadingBack:
         self,
         newest: RunPage,
         below: datetime,
-        known: datetime,
         *,
         sign: bool,
         discrepancy: int,
@@ -299,8 +301,6 @@ class ReadingBack:
         self.border: set[str] = set()
         """The runs read that were created at ``below``: the next page may hold more of that moment."""
         self.passed(newest, below)
-        self.known = known
-        """Everything that was created after this had been read before, so that a change there is news."""
         self.sign = sign
         """Whether TotalCount says that something changed, or somebody new waits."""
         self.discrepancy = discrepancy

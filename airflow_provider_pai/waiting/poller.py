@@ -123,7 +123,7 @@ class Poller:
         self._send_away((await self._client.settings()).workspace_id)
         page = await self._newest_page()
         self.number += 1
-        first, before, known = self.number == 1, self.listing.discrepancy, self.listing.since
+        first, before = self.number == 1, self.listing.discrepancy
         self.questions.tell(self.listing.take_newest(page, self.number))
         counted = self.listing.discrepancy
         sign = first or counted not in (None, 0)
@@ -137,7 +137,6 @@ class Poller:
             self._back = ReadingBack(
                 page,
                 self.listing.reach(page),
-                known,
                 sign=sign,
                 discrepancy=counted or 0,
                 changed=unknown and counted is not None,
@@ -211,7 +210,6 @@ class Poller:
         for question in self.questions:
             if question.doubted and self.listing.covers(question.query, question.enough, back.below):
                 question.doubted = False  # whom news on these pages concern was told
-                question.due |= not self.listing.covers(question.query, question.enough, back.known)
             if question.due and not question.doubted and question.subscriptions:
                 fresh = 0 if question.news_only else self.number
                 runs = self.listing.answer(question.query, question.enough, fresh)
@@ -294,6 +292,8 @@ class Poller:
                 lambda limit: limit.beyond if question.sign else limit.without_a_sign,
                 before_asking=from_now_on,
             )
+            if question.enough is None or len(runs) < question.enough:
+                self.listing.compare(question.query, runs)
             update = Update(runs=runs, complete=True)
         except PaiError as error:
             question.due, update = True, Update(error=error)
