@@ -1,8 +1,9 @@
 """The tests on every supported Airflow, four at a time, and one table of what came of it: make test-all.
 
-What says the same on every Airflow (the marker `any_airflow`, which tests/conftest.py gives) runs on the
-oldest and the newest alone, with the oldest and the newest of all libraries; all else runs on each. The tests
-of what uses other libraries most run once more with the lowest versions that pyproject.toml declares.
+What says the same on every Airflow (the marker `any_airflow`, which tests/conftest.py gives to whole modules)
+runs on the oldest and the newest alone, with the oldest and the newest of all libraries; all else on each.
+The tests of what uses other libraries most run once more with the lowest versions that pyproject.toml
+declares.
 """
 
 from __future__ import annotations
