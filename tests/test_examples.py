@@ -99,8 +99,8 @@ def test_train_and_evaluate_leaves_three_evaluated_runs(bag: Any, pai: Any, tmp_
     ran = run_example(bag, "pai_train_and_evaluate", {"artifacts": tmp_path.as_uri()})
     assert ran.state == "success"
     assert {run["RunId"] for run in pai.runs()} == {run["run_id"] for run in ran.xcom("wait_for_evaluations")}
-    (experiment,) = pai.state.experiments(pai.workspace_id)
-    assert re.fullmatch(r"digits-\d{8}T\d{6}", experiment["Name"])
+    assert [experiment["Name"] for experiment in pai.state.experiments(pai.workspace_id)] == ["digits"]
+    assert sorted(run["Params"]["rate"] for run in pai.runs()) == ["0.001", "0.01", "0.1"]
     accuracies = [run["Metrics"]["accuracy"] for run in pai.runs()]
     assert len(accuracies) == 3
     assert all(0.5 < accuracy < 1 for accuracy in accuracies)
