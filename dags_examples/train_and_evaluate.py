@@ -93,7 +93,7 @@ def pai_train_and_evaluate() -> None:
         runs = [run.to_dict() for run in PaiHook().find_runs(dag_run)]
         best = max(runs, key=lambda run: run["metrics"]["accuracy"])
         print(
-            f"{best['params']['rate']} is the best rate: that model reads {best['metrics']['accuracy']:.1%} of the digits."
+            f"At the rate {best['params']['rate']}, {best['metrics']['accuracy']:.1%} of the digits are read."
         )
         return best["run_id"]
 
