@@ -332,6 +332,13 @@ def most_requests(seen: Polled) -> int:
     most=50,
 )
 @example(
+    before=[Create(0, 1, False), Create(0, 0, True), Create(0, 0, True), Create(0, 0, True)],
+    polls=[[Change("label", 0), Change("unlabel", 1), Create(0, 0, True)], []],
+    waiters=[(0, (None, None, False))],
+    order="honoured",
+    most=50,
+)
+@example(
     before=[
         *(Create(0, 30, True), Create(0, 12, False), Create(0, 20, False), Create(0, 14, True)),
         *(Create(0, 22, True), Create(0, 24, True), Create(0, 0, True)),

@@ -230,7 +230,10 @@ class Listing:
         once a page shows it.
         """
         named = {run.run_id for run in answer}
-        self._drop([run.run_id for run in self.matching(query) if run.run_id not in named])
+        gone = [run.run_id for run in self.matching(query) if run.run_id not in named]
+        self._drop(gone)
+        if self._accepted is not None:
+            self._accepted += len(gone)
 
     def was_read(self, run_id: str, poll: int) -> bool:
         """Tell whether a run was on a page that was read at a poll, or later."""
