@@ -28,7 +28,7 @@ FLOORS = [
     ["api.sources", "api.over_requests", "api.over_aiohttp"],
     ["api.parameters", "api.paging"],
     ["api.operations", "api.experiments"],
-    ["api.client", "api.promotion"],
+    ["api.client", "api.metrics", "api.promotion"],
     ["api"],
     ["connection_form", "windows"],
     ["connection", "_compat", "_xcom", "gating", "gating.rules", "tracking", "waiting"],

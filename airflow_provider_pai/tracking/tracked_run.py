@@ -16,7 +16,8 @@ from typing import Any
 from airflow_provider_pai.api.client import PaiClient
 from airflow_provider_pai.api.errors import PaiError, PaiTransportError, PaiUsageError
 from airflow_provider_pai.api.flow import begun
-from airflow_provider_pai.api.operations import log_metric_entries, metric_entry, set_run_labels
+from airflow_provider_pai.api.metrics import log_metric_entries, metric_entry
+from airflow_provider_pai.api.operations import set_run_labels
 from airflow_provider_pai.api.query import Labels
 
 __all__ = ["STATE", "TrackedRun"]
