@@ -11,14 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai.api.client import PaiClient
 from airflow_provider_pai.api.errors import PaiError, PaiTransportError, PaiUsageError
 from airflow_provider_pai.api.flow import begun
 from airflow_provider_pai.api.metrics import log_metric_entries, metric_entry
 from airflow_provider_pai.api.operations import set_run_labels
 from airflow_provider_pai.api.query import Labels
+
+if TYPE_CHECKING:
+    from airflow_provider_pai.api.client import PaiClient
 
 __all__ = ["STATE", "TrackedRun"]
 
