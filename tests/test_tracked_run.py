@@ -163,6 +163,27 @@ def test_of_two_that_are_created_at_once_one_stays(pai: Any) -> None:
     assert only(pai)["Metrics"] == {"a": 1.0}
 
 
+@pytest.mark.parametrize("late", [1, 3])
+def test_a_label_that_shows_late_may_leave_two_runs_and_later_tries_write_to_the_older(
+    pai: Any, late: int
+) -> None:
+    """Row `new_label` of docs/fidelity.md: a try looks once after it has created a run, and the next one
+    looks once before. A label that shows only after both leaves a second run."""
+    pai.quirks.unlisted_label = late
+    written = []
+    for number in range(4):
+        with PaiHook().track("e", key="k") as run:
+            run.log_metrics({"loss": number}, step=number)
+        written.append(run.run_id)
+    runs = [run["RunId"] for run in pai.runs()]
+    first, second = runs[0], runs[-1]
+    assert len(runs) == (1 if late == 1 else 2)
+    assert written == [first, second, first, first]
+    assert states(pai) == ["success"] * len(runs)
+    label = {"airflow_task": pai.runs()[0]["Labels"]["airflow_task"]}
+    assert [run["RunId"] for run in pai.runs(labels=label)] == runs
+
+
 # --- values
 
 
