@@ -378,8 +378,8 @@ def test_a_process_that_was_forked_is_told_where_to_log_and_leaves_the_run_open(
 
 def test_runs_that_end_in_any_order_leave_sigterm_as_it_was(pai: Any) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    told = []
-    signal.signal(signal.SIGTERM, lambda *_: told.append("mine"))
+    told: list[str] = []
+    signal.signal(signal.SIGTERM, lambda *_: told.append("mine"))  # as Airflow 3 calls on_kill
     mine = signal.getsignal(signal.SIGTERM)
     try:
         first, second = (PaiHook().track("e", key=key) for key in ("first", "second"))

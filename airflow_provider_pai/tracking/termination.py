@@ -16,16 +16,20 @@ __all__ = ["Termination"]
 
 
 class Termination:
-    """Calls ``act`` on each SIGTERM, then does what was done on it before.
+    """On each SIGTERM calls ``begin``, does what was done on it before, and calls ``wait``.
+
+    What was done before need not wait then, such as an operator's ``on_kill``. Where the process would end of
+    it, ``wait`` comes first.
 
     Only Python's main thread can be told, and a process that ignores SIGTERM is not told. A forked child does
     what was done before, and nothing else.
 
-    :param act: must not wait for long: all else in the main thread waits for it.
+    :param begin: begins what is to be done, and waits for nothing.
+    :param wait: waits for it, and not for long: all else in the main thread waits for this.
     """
 
-    def __init__(self, act: Callable[[], None]) -> None:
-        self._act: Callable[[], None] | None = act
+    def __init__(self, begin: Callable[[], None], wait: Callable[[], None]) -> None:
+        self._calls: tuple[Callable[[], None], Callable[[], None]] | None = begin, wait
         self._process = os.getpid()
         self._before: Any = signal.SIG_IGN
         if threading.current_thread() is threading.main_thread():
@@ -35,7 +39,7 @@ class Termination:
 
     def release(self) -> None:
         """Tell no longer. Who has asked to be told since stays so, and this passes SIGTERM on."""
-        self._act = None
+        self._calls = None
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGTERM) == self._handle
@@ -43,10 +47,15 @@ class Termination:
             signal.signal(signal.SIGTERM, self._before)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self._act is not None and os.getpid() == self._process:
-            self._act()
-        if callable(self._before):
-            self._before(number, frame)
-        else:
+        calls = self._calls if os.getpid() == self._process else None
+        if calls is not None:
+            calls[0]()
+        try:
+            if callable(self._before):
+                self._before(number, frame)
+        finally:
+            if calls is not None:
+                calls[1]()
+        if not callable(self._before):
             signal.signal(number, self._before)
             os.kill(os.getpid(), number)

@@ -80,7 +80,7 @@ class TrackedRun:
         """After a SIGTERM: when all must be over."""
         self._notice: threading.Thread | None = None
         self._said = ""
-        self._termination = Termination(self._terminated)
+        self._termination = Termination(self._terminated, self._wait_terminated)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log one value for each metric, at one step. Never waits for PAI.
@@ -137,7 +137,8 @@ class TrackedRun:
         try:
             self._deliver()
             left = DELIVERY_SECONDS if self._until is None else self._until - time.monotonic()
-            self._say(state, max(NOTICE_SECONDS, left))
+            self._say(state)
+            self._wait_said(max(NOTICE_SECONDS, left))
         finally:
             self._over = True
             self._termination.release()
@@ -162,25 +163,23 @@ class TrackedRun:
             self._lost += len(self._waiting)
             self._waiting.clear()
 
-    def _say(self, state: str, seconds: float) -> None:
-        """Set the label that says how it ended, and wait for it so long at most.
+    def _say(self, state: str) -> None:
+        """Let a thread set the label that says how it ended.
 
-        A thread does it. It may be wanted in the middle of anything, while this thread holds a lock that a
-        request needs.
+        It may be wanted in the middle of anything, while this thread holds a lock that a request needs.
         """
         self._notice = threading.Thread(
             target=self._label, args=(state, self._notice), name="pai-run-label", daemon=True
         )
         self._notice.start()
-        self._notice.join(seconds)
-        if self._notice.is_alive():
-            log.warning(
-                "PAI does not answer in %.0f s: the run %s may go without the label %s:%s.",
-                seconds,
-                self.run_id,
-                STATE,
-                state,
-            )
+
+    def _wait_said(self, seconds: float) -> None:
+        notice = self._notice
+        if notice is None:
+            return
+        notice.join(seconds)
+        if notice.is_alive():
+            log.warning("PAI has not yet set the label %s of the run %s.", STATE, self.run_id)
 
     def _label(self, state: str, before: threading.Thread | None) -> None:
         if before is not None:
@@ -198,14 +197,17 @@ class TrackedRun:
 
         Where it is not ended all the same, its end says what came of it.
         """
-        now = time.monotonic()
         with self._wake:
-            self._until = now + TERMINATED_SECONDS
+            self._until = time.monotonic() + TERMINATED_SECONDS
             if self._deadline is not None:
                 self._deadline = min(self._deadline, self._until)
             self._wake.notify()
-        self._say("failed", NOTICE_SECONDS)
-        while self._waiting and time.monotonic() < now + NOTICE_SECONDS:
+        self._say("failed")
+
+    def _wait_terminated(self) -> None:
+        limit = time.monotonic() + NOTICE_SECONDS
+        self._wait_said(NOTICE_SECONDS)
+        while self._waiting and time.monotonic() < limit:
             time.sleep(0.05)  # not on the condition, whose lock this thread may hold
 
     def _write(self) -> None:
