@@ -48,7 +48,7 @@ test: $(READY) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and type
 test-all: $(KNOWN:%=.venvs/%/$(STAMP)) $(LOWEST)/$(STAMP) $(ALIPAI)/$(STAMP)  ## the same tests on every supported Airflow, and one table
 	@$(CHECKS)/bin/python -m tests.matrix $(KNOWN)
 
-E2E := $(NEWEST) 3.2.2 2.10.4
+E2E := $(NEWEST) 3.2.2 3.1.0 2.10.4
 
 e2e: $(E2E:%=.venvs/%/$(STAMP))  ## tests with whole Airflows: scheduler, triggerer, API server, dag processor
 	$(CHECKS)/bin/python -m pytest -q tests/e2e --ignore=tests/e2e/test_forms.py

@@ -13,6 +13,7 @@ from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.links import PaiRunLink
 from airflow_provider_pai.tracking.operators import (
+    PaiCreateExperimentOperator,
     PaiCreateRunOperator,
     PaiLogRunMetricsOperator,
     PaiPromoteRunOperator,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_pai.gating.gate import PaiRunGateOperator
 
 __all__ = [
+    "PaiCreateExperimentOperator",
     "PaiCreateRunOperator",
     "PaiListRunsOperator",
     "PaiLogRunMetricsOperator",

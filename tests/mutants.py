@@ -516,7 +516,7 @@ MUTANTS = [
     ),
     Mutant(
         "values on two pages of metrics come twice",
-        "operations.py",
+        "metrics.py",
         "page[_repeated(values, page) :]",
         "page",
         "paging",

@@ -22,6 +22,7 @@ from airflow_provider_pai.api import PaiUsageError
 from airflow_provider_pai.emulator import PaiEmulator
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.operators import (
+    PaiCreateExperimentOperator,
     PaiCreateRunOperator,
     PaiListRunsOperator,
     PaiLogRunMetricsOperator,
@@ -40,6 +41,7 @@ TASKS: dict[str, Any] = {
     "wait": PaiRunSensor,
     "gate": PaiRunGateOperator,
     "gate_of_runs": PaiRunGateOperator,
+    "experiment": PaiCreateExperimentOperator,
     "create": PaiCreateRunOperator,
     "change": PaiUpdateRunOperator,
     "log": PaiLogRunMetricsOperator,
@@ -62,6 +64,7 @@ REQUIRED = {
     "wait": ("labels",),
     "gate": ("name", "metrics", "baseline_labels"),
     "gate_of_runs": ("runs", "metrics", "baseline_labels"),
+    "experiment": ("name",),
     "create": ("experiment_id",),
     "change": ("run_id", "name"),
     "log": ("run_id", "metrics"),
@@ -71,6 +74,7 @@ REQUIRED = {
 MAPPED = {"list": "labels", "wait": "labels", "gate": "name", "promote": "among"}
 BESIDE: dict[str, Any] = {"wait": {"poke_interval": 0.1, "timeout": 20}, "gate_of_runs": {"on_fail": "fail"}}
 """What a task is given beside the arguments of the table."""
+EXPERIMENT = "digits_1"
 FOLLOWS = {"on_fail": "skip", "follow_if_passed": "a", "follow_if_failed": "b"}
 """What goes with ``follow_if_failed``, which only a gate takes that others follow."""
 
@@ -125,6 +129,14 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
             "run_params": params,
             "source_type": "DLC",
             "source_id": "1234",
+        },
+        "experiment": {
+            **conn,
+            "name": EXPERIMENT,
+            "workspace_id": pai.workspace_id,
+            "artifact_uri": "oss://bucket/path",
+            "accessibility": "PUBLIC",
+            "labels": labels,
         },
         "change": {**conn, "run_id": changed, "name": "changed", "labels": labels, "run_params": params},
         "log": {**conn, "run_id": changed, "metrics": {"accuracy": "0.93"}, "step": "3"},
@@ -184,6 +196,12 @@ class Recorder:
             name: runs[newest][name]
             for name in ("ExperimentId", "Labels", "Params", "Metrics", "SourceType", "SourceId")
         }
+        for made in self.pai.state.experiments(self.pai.workspace_id):
+            if made["Name"] == EXPERIMENT:
+                labels = {label["Key"]: label["Value"] for label in made["Labels"]}
+                kept = ("WorkspaceId", "ArtifactUri", "Accessibility")
+                self.left[self.task_id] = {**{name: made[name] for name in kept}, "Labels": labels}
+                self.pai.delete_experiment(made["ExperimentId"])
         hook = PaiHook("pai_table")
         hook.update_run(self.changed, name="before", labels={"epoch": "0"}, params={"lr": "0", "depth": "0"})
         hook.log_run_metrics(self.changed, {"accuracy": 0.0}, step=3)
@@ -221,7 +239,7 @@ class Right:
         state = ran.states[(task_id, 0) if way == "mapped" else task_id]
         assert state == as_ran.states[as_id] == "success", ran.errors
         assert self.recorder.asked[task_id] == self.recorder.asked[as_id] != []
-        if name in ("create", "change", "log"):
+        if name in ("experiment", "create", "change", "log"):
             assert self.recorder.left[task_id] == self.recorder.left[as_id]
         elif not way.startswith("some"):  # that asks for runs which other tasks change
             assert ran.xcom(task_id, map_index=map_index) == as_ran.xcom(as_id)

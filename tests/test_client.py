@@ -225,6 +225,7 @@ def test_the_life_of_a_run(caller, pai_emulator):
         assert run.to_dict()["metrics"] == {"accuracy": 0.93}
         history = yield from list_run_metrics(run_id, "accuracy", page_size=1)
         assert history == [Metric("accuracy", 0.5, 1, 1), Metric("accuracy", 0.93, 2, 2)]
+        assert (yield from list_run_metrics(run_id, page_size=1)) == history
         assert (yield from list_runs(RunQuery(labels="c:d", experiment_id=experiment_id))) == [run]
         assert (yield from list_runs_page(name="r-2", max_results=1)).total_count == 1
         yield from delete_run_label(run_id, "a")

@@ -857,6 +857,31 @@ def test_labels_by_quirk(pai: Pai) -> None:
     assert pai.names(Labels="early:1") == pai.names(Labels="") == ["one"]
 
 
+def test_labels_that_show_late(pai: Pai) -> None:
+    pai.emulator.quirks.unlisted_label = 2
+    experiment_id = pai.emulator.add_experiment()
+    old = [{"Key": "old", "Value": "1"}]
+    run_id = pai("CreateRun", body={"ExperimentId": experiment_id, "Name": "one", "Labels": old}).json()[
+        "RunId"
+    ]
+    pai.emulator.add_run("two", labels={"old": "1"})
+    assert [pai.names(Labels="old:1") for _ in range(3)] == [["two"], ["two"], ["two", "one"]]
+    new = [*old, {"Key": "new", "Value": "1"}]
+    for _ in range(2):  # the second time nothing is new
+        pai("UpdateRun", run_id, body={"Labels": new})
+    answer = pai.list_runs(Labels="new:1,old:1")
+    assert (answer["Runs"], answer["TotalCount"]) == ([], 0)
+    assert pai.names(Labels="") == pai.names(Labels="old:1") == ["two", "one"]
+    assert [pai.names(Labels="new:1") for _ in range(2)] == [[], ["one"]]
+
+
+def test_runs_by_label(pai: Pai) -> None:
+    pai.emulator.add_run("one", labels={"a": "1", "b": "2"})
+    pai.emulator.add_run("two", labels={"a": "1"})
+    for wanted, names in (({"a": "1"}, ["one", "two"]), ({"a": "1", "b": "2"}, ["one"]), ({"a": "2"}, [])):
+        assert [run["Name"] for run in pai.emulator.runs(labels=wanted)] == names
+
+
 def test_details_and_the_default_workspace_by_quirk(pai: Pai) -> None:
     pai.emulator.add_run(labels={"a": "1"})
     for verbose, detailed in [

@@ -345,6 +345,10 @@ def test_a_run_from_its_creation_to_its_end(hook: PaiHook, pai: Any) -> None:
     assert run.labels == {"stage": "training", "is_evaluation": "true"}
     assert run.to_dict()["metrics"] == {"accuracy": 0.93, "loss": 1e-3}
     assert [metric.value for metric in hook.list_run_metrics(run_id, "accuracy")] == [0.5, 0.93]
+    every = [(metric.key, metric.value) for metric in hook.list_run_metrics(run_id)]
+    assert every == [("accuracy", 0.5), ("accuracy", 0.93), ("loss", 1e-3)]
+    with pytest.raises(api.PaiNotFoundError, match="no metric 'acuracy'; it has 'accuracy', 'loss'"):
+        hook.list_run_metrics(run_id, "acuracy")
     hook.delete_run_label(run_id, "stage")
     assert hook.get_run(run_id).labels == {"is_evaluation": "true"}
     hook.delete_run(run_id)

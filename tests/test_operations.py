@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_pai.api import (
     Flow,
+    Metric,
     PaiExperimentNotFoundError,
     PaiNotFoundError,
     PaiUsageError,
@@ -124,8 +125,8 @@ CALLS: list[
     (
         lambda: list_run_metrics("run-1", "eval/acc@1", page_size=7),
         ("ListRunMetrics", "GET", "runs/run-1/metrics", {"Key": "eval/acc@1", "MaxResults": "7"}, None),
-        {"Metrics": []},
-        [],
+        {"Metrics": [{"Key": "eval/acc@1", "Value": 0.5}]},
+        [Metric("eval/acc@1", 0.5)],
     ),
     (
         lambda: create_experiment("e", workspace_id="1"),
@@ -262,7 +263,8 @@ def test_one_record_is_read_from_its_own_path(play, ask, path, body):
         lambda: log_run_metrics("run-1", {"k": 1}, step=True),
         lambda: log_run_metrics("run-1", {"k": 1}, timestamp=1.5),
         lambda: list_run_metrics("run-1", ""),
-        lambda: list_run_metrics("run-1", None),
+        lambda: list_run_metrics(""),
+        lambda: list_run_metrics("run-1", page_size=0),
         lambda: list_run_metrics("run-1", "k", page_size=0),
         lambda: get_run(""),
         lambda: get_run(None),
@@ -283,6 +285,42 @@ def test_one_record_is_read_from_its_own_path(play, ask, path, body):
 def test_arguments_are_checked_before_the_first_request(ask):
     with pytest.raises(PaiUsageError):
         next(ask())
+
+
+def test_without_a_key_every_metric_of_the_run_is_read(play):
+    sent: list[Request] = []
+    run = {"RunId": "run-1", "Name": "n", "Metrics": [{"Key": key, "Value": 2.0} for key in ("b", "a", "b")]}
+    histories = {key: [{"Key": key, "Value": value, "Step": value} for value in (0, 1, 2)] for key in "ab"}
+
+    def answer(request: Request) -> Response:
+        return ok(**run) if request.action == "GetRun" else ok(Metrics=histories[request.query["Key"]])
+
+    found = play(list_run_metrics("run-1"), answer, sent)
+    assert [(metric.key, metric.step) for metric in found] == [
+        (key, step) for key in "ba" for step in (0, 1, 2)
+    ]
+    assert [request.action for request in sent] == ["GetRun", "ListRunMetrics", "ListRunMetrics"]
+    assert play(list_run_metrics("run-1"), [ok(**{**run, "Metrics": []})]) == []
+
+
+def test_a_key_that_is_misspelt_is_told_which_there_are_the_nearest_first(play):
+    keys = ["loss", "log_loss", "Accuracy"]
+    run = {"RunId": "run-1", "Name": "n", "Metrics": [{"Key": key, "Value": 1} for key in keys]}
+    with pytest.raises(PaiNotFoundError, match="no metric 'acuracy'; it has 'Accuracy', ") as caught:
+        play(list_run_metrics("run-1", "acuracy"), [ok(Metrics=[]), ok(**run)])
+    assert all(repr(key) in str(caught.value) for key in keys)
+    assert not caught.value.retryable
+    run["Metrics"] = [{"Key": f"k{number}", "Value": 1} for number in range(25)]
+    with pytest.raises(PaiNotFoundError, match=r"it has 'k7', .* and 5 more"):
+        play(list_run_metrics("run-1", "K7."), [ok(Metrics=[]), ok(**run)])
+
+
+def test_a_metric_that_is_first_logged_meanwhile_is_read_again_and_none_at_all_is_no_error(play):
+    entry = {"Key": "k", "Value": 1.0, "Step": 0}
+    run = {"RunId": "run-1", "Name": "n", "Metrics": [entry]}
+    found = play(list_run_metrics("run-1", "k"), [ok(Metrics=[]), ok(**run), ok(Metrics=[entry])])
+    assert found == [Metric("k", 1.0, step=0)]
+    assert play(list_run_metrics("run-1", "k"), [ok(Metrics=[]), ok(**{**run, "Metrics": []})]) == []
 
 
 def test_set_run_labels_keeps_the_others_and_sends_the_whole_set(play):

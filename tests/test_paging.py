@@ -21,13 +21,13 @@ from airflow_provider_pai.api import (
     Response,
     RunQuery,
     list_experiments,
-    list_run_metrics,
     list_runs,
     list_workspaces,
     paging,
     walk_runs,
 )
 from airflow_provider_pai.api import experiments as experiments_module
+from airflow_provider_pai.api.metrics import metric_history
 
 START = datetime(2025, 10, 20, 12, tzinfo=timezone.utc)
 NOUNS = {"ListRuns": ("Runs", "RunId"), "ListExperiment": ("Experiments", "ExperimentId")}
@@ -408,7 +408,7 @@ def listings() -> dict[str, Any]:
     return {
         "Runs": lambda: list_runs(RunQuery()),
         "Experiments": lambda: list_experiments(),
-        "Metrics": lambda: list_run_metrics("run-1", "k"),
+        "Metrics": lambda: metric_history("run-1", "k"),
     }
 
 
@@ -479,7 +479,7 @@ def test_a_history_of_metrics_comes_whole_in_order_and_once(play, values, size, 
     entries = [
         {"Key": "k", "Value": value, "Step": step, "Timestamp": 5} for step, value in enumerate(values)
     ]
-    found = play(list_run_metrics("run-1", "k", page_size=size), metric_pages(entries, size, overlap))
+    found = play(metric_history("run-1", "k", page_size=size), metric_pages(entries, size, overlap))
     assert [metric.step for metric in found] == list(range(len(values)))
 
 
@@ -488,15 +488,15 @@ def test_a_history_of_metrics_comes_whole_in_order_and_once(play, values, size, 
 def test_a_value_that_was_logged_twice_is_there_twice(play, timestamp, size):
     values = [0.9, 0.95, 0.9]
     entries = [{"Key": "k", "Value": value, "Step": 10, "Timestamp": timestamp} for value in values]
-    found = play(list_run_metrics("run-1", "k", page_size=size), metric_pages(entries, size))
+    found = play(metric_history("run-1", "k", page_size=size), metric_pages(entries, size))
     assert [metric.value for metric in found] == values
     nameless = [{"Key": "k", "Value": 0.0}] * 5
-    assert len(play(list_run_metrics("run-1", "k", page_size=size), metric_pages(nameless, size))) == 5
+    assert len(play(metric_history("run-1", "k", page_size=size), metric_pages(nameless, size))) == 5
 
 
 def test_metrics_of_other_keys_are_left_out(play):
     entries = [{"Key": key, "Value": 1, "Step": 0} for key in ("k", "other")]
-    assert [metric.key for metric in play(list_run_metrics("run-1", "k"), metric_pages(entries, 9))] == ["k"]
+    assert [metric.key for metric in play(metric_history("run-1", "k"), metric_pages(entries, 9))] == ["k"]
 
 
 def workspace_pages(count: int, largest: int, total: Any) -> Any:

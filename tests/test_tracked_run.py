@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -163,6 +168,27 @@ def test_of_two_that_are_created_at_once_one_stays(pai: Any) -> None:
     assert only(pai)["Metrics"] == {"a": 1.0}
 
 
+@pytest.mark.parametrize("late", [1, 3])
+def test_a_label_that_shows_late_may_leave_two_runs_and_later_tries_write_to_the_older(
+    pai: Any, late: int
+) -> None:
+    """Row `new_label` of docs/fidelity.md: a try looks once after it has created a run, and the next one
+    looks once before. A label that shows only after both leaves a second run."""
+    pai.quirks.unlisted_label = late
+    written = []
+    for number in range(4):
+        with PaiHook().track("e", key="k") as run:
+            run.log_metrics({"loss": number}, step=number)
+        written.append(run.run_id)
+    runs = [run["RunId"] for run in pai.runs()]
+    first, second = runs[0], runs[-1]
+    assert len(runs) == (1 if late == 1 else 2)
+    assert written == [first, second, first, first]
+    assert states(pai) == ["success"] * len(runs)
+    label = {"airflow_task": pai.runs()[0]["Labels"]["airflow_task"]}
+    assert [run["RunId"] for run in pai.runs(labels=label)] == runs
+
+
 # --- values
 
 
@@ -218,6 +244,166 @@ def test_no_thread_is_left(pai: Any) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "pai-run"]
     with pytest.raises(PaiUsageError, match="has ended"):
         run.log_metrics({"a": 2})
+
+
+# --- SIGTERM, and forks
+
+
+@pytest.mark.parametrize("survives", [True, False])
+def test_a_task_that_is_told_to_end_says_so_at_once_although_pai_is_slow(pai: Any, survives: bool) -> None:
+    """Airflow 2 raises an exception in the task. Airflow 3 lets it go on, and kills it after 5 seconds."""
+    seen = []
+    with new_dag() as dag:
+
+        @task.pai_run(experiment="digits")
+        def train(pai_run: Any = None) -> str:
+            pai_run.log_metrics({"a": 1})
+            pai.inject("slow", delay=1.0, times=3)
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                seen.extend(states(pai))
+            if not survives:
+                raise RuntimeError("ended")
+            pai_run.log_metrics({"a": 2}, step=1)
+            return "survived"
+
+        train()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ran = run_dag(dag)
+    except BaseException as error:  # how Airflow 2 ends the task, and dag.test() with it
+        assert type(error).__name__ == "AirflowTaskTerminated"
+        survives = False
+    else:
+        survives = survives and ran.state == "success"
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert seen == ["failed"]
+    assert states(pai) == ["success" if survives else "failed"]
+    assert only(pai)["Metrics"] == {"a": 2.0 if survives else 1.0}
+
+
+SCRIPT = """
+import os, signal, sys, time
+from airflow_provider_pai.api import Credential, PaiClient, StaticCredential
+from airflow_provider_pai.tracking import tracked_run
+
+key = StaticCredential(Credential(access_key_id="emulator", access_key_secret="emulator-secret"))
+run = tracked_run.TrackedRun(PaiClient(sys.argv[1], key), sys.argv[2], "exp-1")
+"""
+
+
+def run_script(pai: Any, script: str) -> tuple[int, str]:
+    """Run a script in a process of its own that has a run: what it ends with, and what it prints."""
+    arguments = [pai.url, pai.add_run("script")]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT + textwrap.dedent(script), *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_without_airflow_sigterm_ends_the_process_as_before_once_its_values_are_sent(pai: Any) -> None:
+    pai.inject("slow", delay=1.0, times=2)
+    status, said = run_script(
+        pai,
+        """
+        with run:
+            for step in range(600):
+                run.log_metrics({"a": step}, step=step)
+            os.kill(os.getpid(), signal.SIGTERM)
+            print("went on")
+        """,
+    )
+    assert (status, said) == (-signal.SIGTERM, "")
+    assert states(pai) == ["failed"]
+    assert only(pai)["Metrics"] == {"a": 599.0}
+
+
+def test_the_end_waits_for_less_after_sigterm(pai: Any) -> None:
+    """PAI accepts no values. A test of its own time-out: the end would else wait for two minutes."""
+    pai.inject("server_error", action="LogRunMetrics", times=None)
+    status, said = run_script(
+        pai,
+        """
+        tracked_run.TERMINATED_SECONDS, tracked_run.RETRY_SECONDS = 1.0, 0.1
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))  # as Airflow 2 raises an exception
+        run._termination.release()
+        run = tracked_run.TrackedRun(run._client, run.run_id, "exp-1")
+        with run:
+            run.log_metrics({"a": 1})
+            os.kill(os.getpid(), signal.SIGTERM)
+        """,
+    )
+    assert status == 7
+    assert "1 values of the run" in said
+    assert states(pai) == ["failed"]
+
+
+def test_a_process_that_was_forked_is_told_where_to_log_and_leaves_the_run_open(pai: Any) -> None:
+    status, said = run_script(
+        pai,
+        """
+        with run:
+            run.log_metrics({"a": 1})
+            if os.fork() == 0:
+                try:
+                    run.log_metrics({"a": 2})
+                except Exception as error:
+                    print(type(error).__name__, error, flush=True)
+                run.set_labels({"child": "yes"})
+                sys.exit()
+            assert os.wait()[1] == 0
+            ready, told = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.write(told, b".")  # a signal that comes while a process is forked may be lost
+                time.sleep(50)
+                os._exit(1)
+            os.read(ready, 1)
+            os.kill(child, signal.SIGTERM)
+            assert os.wait()[1] == signal.SIGTERM
+            print("open", flush=True)
+            run.log_metrics({"a": 3}, step=1)
+        """,
+    )
+    assert status == 0, said
+    first, last = said.splitlines()
+    assert re.fullmatch(r"PaiUsageError the run run-\w+ was opened by the process \d+, .*Queue.*", first)
+    assert last == "open"
+    run = only(pai)
+    assert (run["Metrics"], run["Labels"]) == ({"a": 3.0}, {"child": "yes", "airflow_state": "success"})
+
+
+def test_runs_that_end_in_any_order_leave_sigterm_as_it_was(pai: Any) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    told: list[str] = []
+    signal.signal(signal.SIGTERM, lambda *_: told.append("mine"))  # as Airflow 3 calls on_kill
+    mine = signal.getsignal(signal.SIGTERM)
+    try:
+        first, second = (PaiHook().track("e", key=key) for key in ("first", "second"))
+        first.end("success")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert told == ["mine"]
+        assert states(pai) == ["success", "failed"]
+        second.end("skipped")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert told == ["mine"] * 2
+        assert states(pai) == ["success", "skipped"]
+        with PaiHook().track("e", key="third"):
+            pass
+        thread = threading.Thread(target=lambda: PaiHook().track("e", key="fourth").end("success"))
+        thread.start()
+        thread.join(30)
+        assert states(pai)[2:] == ["success", "success"]
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with PaiHook().track("e", key="fifth"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert states(pai)[-1] == "running"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert mine is not before
 
 
 # --- bad input, before anything is written

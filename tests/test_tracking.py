@@ -6,11 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow_db import airflow_db, new_dag, pai, run_dag
+from airflow_db import airflow_db, new_dag, pai, run_dag, task
 
 from airflow_provider_pai._compat import AirflowFailException
 from airflow_provider_pai.api import PaiTransportError, PaiUnavailableError, PaiUsageError
+from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.operators import (
+    PaiCreateExperimentOperator,
     PaiCreateRunOperator,
     PaiLogRunMetricsOperator,
     PaiPromoteRunOperator,
@@ -129,6 +131,152 @@ def test_a_run_in_an_experiment_that_is_not_visible_yet_is_left_to_airflows_retr
     assert (ran.states, ran.tries) == ({"create": "success"}, {"create": 2}), ran.errors
     assert "PaiExperimentNotFoundError" in ran.error("create")
     assert len(pai.runs()) == 1
+
+
+# --- what a task creates it finds again
+
+
+def fails_at_first(context: Any, result: Any = None) -> None:
+    """Fail a task after it has done its work, in its first try."""
+    if context["ti"].try_number == 1:
+        raise RuntimeError("the first try fails")
+
+
+def test_an_experiment_is_created_once_and_its_id_is_handed_on(pai):
+    with new_dag(params={"team": "vision"}) as dag:
+        new = PaiCreateExperimentOperator(
+            task_id="new",
+            name="{{ params.team }}",
+            labels={"team": "{{ params.team }}"},
+            accessibility="PUBLIC",
+            retries=1,
+            post_execute=fails_at_first,
+        )
+        found = PaiCreateExperimentOperator(task_id="found", name="vision", accessibility="PRIVATE")
+        run = PaiCreateRunOperator(task_id="run", experiment_id=found.output)
+        new >> found >> run
+    ran = run_dag(dag)
+    assert (ran.state, ran.tries["new"]) == ("success", 2), ran.errors
+    (experiment,) = pai.state.experiments(pai.workspace_id)
+    assert experiment["ExperimentId"] == ran.xcom("new") == ran.xcom("found")
+    assert (experiment["Name"], experiment["Accessibility"]) == ("vision", "PUBLIC")
+    assert [label["Value"] for label in experiment["Labels"]] == ["vision"]
+    assert stored(pai, ran.xcom("run"))["ExperimentId"] == experiment["ExperimentId"]
+    assert "#/workspace/overview" in str(ran.button("new"))
+
+
+def test_an_experiment_goes_to_the_workspace_that_is_named(pai):
+    other = pai.add_workspace("other")
+    made = PaiCreateExperimentOperator(task_id="t", name="e", workspace_id=other).execute({})
+    assert [each["ExperimentId"] for each in pai.state.experiments(other)] == [made]
+
+
+@pytest.mark.parametrize("quirk", ["merge", "replace"])
+def test_a_run_that_is_used_again_is_one_run(pai, quirk):
+    pai.quirks.update_labels = quirk
+    experiment_id = pai.add_experiment("digits")
+    given = {"labels": {"stage": "{{ ti.try_number }}"}, "run_params": {"try": "{{ ti.try_number }}"}}
+
+    def somebody_labels_it_meanwhile(_: Any) -> None:
+        for run in pai.runs(labels={"stage": "1"}):
+            pai.label_run(run["RunId"], {"kept": "yes"})
+
+    with new_dag() as dag:
+        PaiCreateRunOperator(
+            task_id="create",
+            experiment_id=experiment_id,
+            name="night",
+            reuse=True,
+            retries=1,
+            pre_execute=somebody_labels_it_meanwhile,
+            post_execute=fails_at_first,
+            source_type="DLC",
+            source_id="dlc1",
+            **given,
+        )
+        PaiCreateRunOperator.partial(task_id="each", experiment_id=experiment_id, reuse=True).expand(
+            name=["a", "b"]
+        )
+    ran = run_dag(dag)
+    assert (ran.state, ran.tries["create"]) == ("success", 2), ran.errors
+    assert sorted(run["Name"] for run in pai.runs()) == ["a", "b", "night"]
+    run = stored(pai, ran.xcom("create"))
+    assert run["SourceId"] == "dlc1"
+    assert run["Labels"].items() >= {"stage": "2", "kept": "yes"}.items()
+    assert "airflow_state" not in run["Labels"]
+    assert (
+        run["Params"].items() >= {"try": "2", "airflow_task_id": "create", "airflow_try_number": "2"}.items()
+    )
+    found = {found.run_id for found in PaiHook().find_runs((dag.dag_id, ran.run_id))}
+    assert found == {run["RunId"] for run in pai.runs()}
+    assert {ran.xcom("each", map_index=index) for index in (0, 1)} == found - {run["RunId"]}
+    assert pai.request_counts["ListRuns"] == 5  # one after each creation, one in the retry, and ours
+
+
+def test_a_run_is_used_again_where_its_task_tracks_it_too(pai):
+    with new_dag() as dag:
+
+        @task.pai_run(experiment="digits", retries=1)
+        def train(pai_run: Any = None, ti: Any = None) -> str:
+            if ti.try_number == 1:
+                raise RuntimeError("the first try fails")
+            create = PaiCreateRunOperator(task_id="within", experiment_id=pai_run.experiment_id, reuse=True)
+            return create.execute({"ti": ti})
+
+        train()
+    ran = run_dag(dag)
+    assert ran.state == "success", ran.errors
+    assert ran.xcom("train") == ran.xcom("train", "pai_run_id")
+    assert len(pai.runs()) == 1
+
+
+def test_a_run_in_another_workspace_is_found_again(pai, monkeypatch):
+    other = pai.add_workspace("other")
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", pai.connection_uri.replace(pai.workspace_id, other))
+    experiment_id = pai.add_experiment("digits", workspace_id=other)
+    with new_dag() as dag:
+        PaiCreateRunOperator(
+            task_id="create",
+            experiment_id=experiment_id,
+            pai_conn_id="other",
+            reuse=True,
+            retries=1,
+            post_execute=fails_at_first,
+        )
+    assert run_dag(dag).tries == {"create": 2}
+    for _ in range(2):
+        with PaiHook("other").track("digits", key="k"):
+            pass
+    assert {run["WorkspaceId"] for run in pai.runs()} == {other}
+    assert len(pai.runs()) == 2
+
+
+def test_a_lost_answer_makes_no_second_run_where_it_is_used_again(pai):
+    experiment_id = pai.add_experiment("digits")
+    pai.inject("reset_after", action="CreateRun")
+    with new_dag() as dag:
+        PaiCreateRunOperator(task_id="create", experiment_id=experiment_id, reuse=True)
+    ran = run_dag(dag)
+    assert [run["RunId"] for run in pai.runs()] == [ran.xcom("create")]
+
+
+def test_a_retry_in_an_experiment_that_is_not_visible_yet_is_left_to_airflows_retries_too(pai):
+    experiment_id = pai.add_experiment("new")
+    for action in ("CreateRun", "ListRuns"):
+        pai.inject("error", action=action, status=404, code="NotFoundErrorProblem", times=2)
+    with new_dag() as dag:
+        PaiCreateRunOperator(task_id="create", experiment_id=experiment_id, reuse=True, retries=3)
+    ran = run_dag(dag)
+    assert (ran.states, ran.tries) == ({"create": "success"}, {"create": 3}), ran.errors
+    assert len(pai.runs()) == 1
+
+
+def test_what_cannot_be_used_again_is_refused_when_the_dag_is_parsed():
+    with pytest.raises(PaiUsageError, match="reuse='yes' must be True or False"):
+        PaiCreateRunOperator(task_id="t", experiment_id="exp-1", reuse="yes")
+    for labels in ({"airflow_task": "mine"}, {"a": "{{ b }}", "airflow_state": "good"}, "airflow_dag_run:1"):
+        with pytest.raises(PaiUsageError, match="is set by the provider itself"):
+            PaiCreateRunOperator(task_id="t", experiment_id="exp-1", labels=labels, reuse=True)
 
 
 def test_a_lost_answer_is_left_to_airflows_retries(pai):

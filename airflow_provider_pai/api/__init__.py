@@ -50,16 +50,15 @@ from airflow_provider_pai.api.experiments import (
     update_experiment,
 )
 from airflow_provider_pai.api.flow import Failure, Flow, Outcome, Request, Response
+from airflow_provider_pai.api.metrics import list_run_metrics, log_run_metrics
 from airflow_provider_pai.api.models import Experiment, Metric, Run, RunPage, Workspace
 from airflow_provider_pai.api.operations import (
     create_run,
     delete_run,
     delete_run_label,
     get_run,
-    list_run_metrics,
     list_runs,
     list_runs_page,
-    log_run_metrics,
     set_run_labels,
     update_run,
     walk_runs,

@@ -9,8 +9,6 @@ import sys
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from requests.utils import get_environ_proxies, select_proxy
-
 from airflow_provider_pai.api.errors import PaiConfigurationError
 
 __all__ = ["Proxy", "address_of", "is_loopback", "proxy_for"]
@@ -42,6 +40,8 @@ def proxy_for(endpoint: str) -> Proxy | None:
     """
     if is_loopback(urlsplit(endpoint).hostname or ""):
         return None
+    from requests.utils import get_environ_proxies, select_proxy  # not while a DAG is parsed
+
     setting = (select_proxy(endpoint, get_environ_proxies(endpoint)) or "").strip()
     if not setting:
         return None

@@ -7,17 +7,16 @@ Source: the vendor's API pages of AIWorkSpace 2021-02-04. Each flow names its pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
 from airflow_provider_pai.api.errors import PaiNotFoundError, PaiResponseError, PaiUsageError
 from airflow_provider_pai.api.experiments import call_in_experiment
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call, exchange
-from airflow_provider_pai.api.models import CreatedRun, MaybeRun, Metric, MetricPage, Run, RunPage
+from airflow_provider_pai.api.models import CreatedRun, MaybeRun, Run, RunPage
 from airflow_provider_pai.api.paging import PAGE_SIZE, Paginator
 from airflow_provider_pai.api.parameters import (
-    finite,
     page_parameters,
     pairs,
     path,
@@ -36,12 +35,8 @@ __all__ = [
     "delete_run",
     "delete_run_label",
     "get_run",
-    "list_run_metrics",
     "list_runs",
     "list_runs_page",
-    "log_metric_entries",
-    "log_run_metrics",
-    "metric_entry",
     "page_request",
     "set_run_labels",
     "update_run",
@@ -276,69 +271,3 @@ def remove_label(run_id: str, key: str) -> Flow[bool]:
 def delete_run(run_id: str) -> Flow[None]:
     """Delete a run and its metrics (DeleteRun)."""
     yield from call(write("DELETE", "DeleteRun", path("runs", run_id)), Acknowledgement)
-
-
-def log_run_metrics(
-    run_id: str, metrics: Mapping[str, float], *, step: int | None = None, timestamp: int | None = None
-) -> Flow[None]:
-    """Log one value for each metric, all at one ``step`` (LogRunMetrics).
-
-    :raises PaiUsageError: a value that is not a finite number, which JSON cannot carry.
-    """
-    if not metrics:
-        raise PaiUsageError("log_run_metrics was given no metrics; give a dict such as {'accuracy': 0.93}.")
-    yield from log_metric_entries(
-        run_id, [metric_entry(key, value, step, timestamp) for key, value in metrics.items()]
-    )
-
-
-def log_metric_entries(run_id: str, entries: Sequence[Mapping[str, Any]]) -> Flow[None]:
-    """Log what :func:`metric_entry` made, of any metrics and steps, in one request (LogRunMetrics)."""
-    target = f"{path('runs', run_id)}/metrics/action/log"
-    yield from call(write("POST", "LogRunMetrics", target, {"Metrics": entries}), Acknowledgement)
-
-
-def metric_entry(
-    key: str, value: float, step: int | None = None, timestamp: int | None = None
-) -> dict[str, Any]:
-    """Return one value as LogRunMetrics takes it.
-
-    :raises PaiUsageError: a value that is not a finite number, or a step that is no whole number.
-    """
-    entry: dict[str, Any] = {"Key": required("metric", key), "Value": finite(key, value)}
-    for name, number in (("Step", step), ("Timestamp", timestamp)):
-        if number is not None:
-            whole_number(name.lower(), number, least=0)
-            entry[name] = number
-    return entry
-
-
-def list_run_metrics(run_id: str, key: str, *, page_size: int = PAGE_SIZE) -> Flow[list[Metric]]:
-    """Return every logged value of one metric, in PAI's order (ListRunMetrics).
-
-    A value that was logged twice is there twice. Only where a page begins with the very values with which
-    the one before it ended, each with a step or a timestamp, they are taken for the same: values that are
-    logged meanwhile may move others onto the next page.
-    """
-    parameters = {"Key": required("key", key), "MaxResults": whole_number("page_size", page_size)}
-    listing = Paginator[Metric](
-        Request(action="ListRunMetrics", path=f"{path('runs', run_id)}/metrics", query=parameters),
-        MetricPage,
-        identity=None,
-        created=lambda _: None,
-        direction=0,
-        wanted=lambda metric: metric.key == key,
-    )
-    values: list[Metric] = []
-    while not listing.done:
-        page = yield from listing.next_page()
-        values += page[_repeated(values, page) :]
-    return values
-
-
-def _repeated(before: list[Metric], page: list[Metric]) -> int:
-    """Return how many values at the start of a page are those at the end of what came before."""
-    named = [(metric.step, metric.timestamp, str(metric.value)) for metric in page]
-    ended = [(metric.step, metric.timestamp, str(metric.value)) for metric in before[-len(page) :]]
-    most = next((place for place, one in enumerate(named) if one[:2] == (None, None)), len(named))
-    return next((n for n in range(min(most, len(ended)), 0, -1) if ended[-n:] == named[:n]), 0)

@@ -122,16 +122,20 @@ def label_colons(scene: Scene) -> Flow[Finding]:
             raise
         return as_assumed(f"PAI refuses such labels: {error.code}")
     yield from scene.visible([first, last])
-    listing = yield from scene.listing({"Labels": f"split:at:{scene.mark}"})
-    if listing.error is not None:
-        return as_assumed(f"refused: {short(listing.error)}")
     meanings = {
         (True, False): "at the first colon",
         (False, True): "at the last colon",
         (True, True): "in both ways",
-        (False, False): "in neither way",
     }
-    return as_assumed(meanings[first in listing.ids, last in listing.ids])
+
+    def attempt(wait: float) -> Flow[str | None]:
+        listing = yield from scene.listing({"Labels": f"split:at:{scene.mark}"}, wait=wait)
+        if listing.error is not None:
+            return f"refused: {short(listing.error)}"
+        return meanings.get((first in listing.ids, last in listing.ids))
+
+    seen, _ = yield from until(attempt)
+    return as_assumed(seen or "in neither way")
 
 
 @assumption(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ __all__ = [
     "metric_values",
     "nan",
     "new_experiment",
+    "new_label",
     "update_run",
 ]
 
@@ -99,6 +101,36 @@ def experiment_names(scene: Scene) -> Flow[Finding]:
 
 
 @assumption(
+    "How soon does `ListRuns` find a new run by its label?",
+    assumed="At once. A tracked task looks for its run by a label: in a retry, and once more after it has "
+    "created one, in case another did so too.",
+    setting="Give tracked tasks a `retry_delay` that is longer. A retry that comes before may create another "
+    "run of the same label, and so may a try that starts at the same moment. Later tries write to the older "
+    "one.",
+)
+def new_label(scene: Scene) -> Flow[Finding]:
+    """Create a run with a label, and list until it is found by it."""
+    other, *_ = yield from scene.runs()
+    run_id = yield from scene.make_run("labelled", labels={"new": scene.mark})
+    found, waited = yield from until(_finding(scene, f"new:{scene.mark}", run_id, other.run_id))
+    if not found:
+        return different(f"not found after {waited:.0f} s")
+    return different(f"found after {waited:.0f} s") if waited else as_assumed("found at once")
+
+
+def _finding(scene: Scene, label: str, run_id: str, other_id: str) -> Callable[[float], Flow[bool | None]]:
+    """Return an attempt to find a run by its label, and not another that does not have it."""
+
+    def attempt(wait: float) -> Flow[bool | None]:
+        listing = (yield from scene.listing({"Labels": label}, wait=wait)).must()
+        if other_id in listing.ids:
+            raise NotDecidable("runs without the label are found too: see label_filter")
+        return True if run_id in listing.ids else None
+
+    return attempt
+
+
+@assumption(
     "Which characters may a label have?",
     assumed="All but `=` and `,`, in 128 bytes. The client refuses others before a request.",
     setting="Use labels that PAI accepts.",
@@ -165,14 +197,7 @@ def late_labels(scene: Scene) -> Flow[Finding]:
     """Label a run that had no labels, and list until it is found."""
     other, *_, run = yield from scene.runs()
     yield from scene.do(api.update_run(run.run_id, labels={"late": scene.mark}))
-
-    def attempt(wait: float) -> Flow[bool | None]:
-        listing = (yield from scene.listing({"Labels": f"late:{scene.mark}"}, wait=wait)).must()
-        if other.run_id in listing.ids:
-            raise NotDecidable("runs without the label are found too: see label_filter")
-        return True if run.run_id in listing.ids else None
-
-    found, waited = yield from until(attempt)
+    found, waited = yield from until(_finding(scene, f"late:{scene.mark}", run.run_id, other.run_id))
     if not found:
         return different(f"not found after {waited:.0f} s")
     return as_assumed(f"found after {waited:.0f} s" if waited else "found at once")

@@ -240,12 +240,15 @@ class Account:
         if not self.state.delete_run(run_id):
             raise not_found("Run", run_id)
 
-    def runs(self) -> list[dict[str, Any]]:
+    def runs(self, labels: dict[str, str] | None = None) -> list[dict[str, Any]]:
         """The stored runs, in the order of insertion, under PAI's field names.
 
         `Labels`, `Params` and `Metrics` are dicts here (key to value), which are easier to compare.
+
+        :param labels: only the runs that carry all of these.
         """
-        return [_plain(StoredRun.parse(rendered)) for rendered in self.state.runs()]
+        found = [_plain(StoredRun.parse(rendered)) for rendered in self.state.runs()]
+        return [run for run in found if (labels or {}).items() <= run["Labels"].items()]
 
     def _home(self, experiment_id: str | None, workspace_id: str | None) -> tuple[str, str]:
         if experiment_id is None:

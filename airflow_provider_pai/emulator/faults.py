@@ -38,6 +38,8 @@ class Quirks:
     """Which labels are allowed: all but `=` and `,` in 128 bytes; only `A-Za-z0-9_.-`; or any."""
     late_labels: Literal["found", "lost"] = "found"
     """Whether ListRuns finds a run by a label that was set after the run was created."""
+    unlisted_label: int = 0
+    """How many ListRuns requests for a label leave a run out to which CreateRun or UpdateRun gave it."""
     name_match: Literal["exact", "fuzzy", "never"] = "exact"
     """How Name filters: by equality, as a substring, or so that no run is found."""
     labels_filter: Literal["exact", "ignored"] = "exact"

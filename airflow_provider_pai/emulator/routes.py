@@ -18,7 +18,7 @@ PREFIX = "/api/v1/"
 
 @dataclass
 class Service:
-    """The account, the quirks, and the experiments that are not visible yet: every operation gets these."""
+    """The account, the quirks, and what is not visible yet: every operation gets these."""
 
     account: Account
     quirks: Quirks
@@ -26,6 +26,8 @@ class Service:
     """How many more GetExperiment requests do not find an experiment."""
     unlisted_experiments: dict[str, int] = field(default_factory=dict)
     """How many more ListExperiment requests leave an experiment out."""
+    unlisted_labels: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By run id and the key of a label: how many more ListRuns requests for that label leave the run out."""
 
 
 @dataclass(frozen=True)

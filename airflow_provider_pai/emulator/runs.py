@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 from .errors import RefusedError, invalid, not_found
 from .faults import Quirks
@@ -31,7 +32,7 @@ def list_runs(service: Service, call: Call) -> str:
         labels=_labels_filter(query, quirks),
         conditions=_conditions(service, query),
     )
-    found, total = service.account.state.search(search, page.offset, 0 if page.blank else page.limit)
+    found, total = _listed(service, search, page.offset, 0 if page.blank else page.limit)
     if quirks.late_labels == "lost":
         found = [rendered for rendered in found if _labelled_early(rendered, search)]
     runs = ",".join(
@@ -46,6 +47,19 @@ def list_runs(service: Service, call: Call) -> str:
     )
     envelope = dumps({"requestId": call.request_id, **page.envelope(total)})
     return f'{envelope[:-1]},"Runs":[{runs}]}}'
+
+
+def _listed(service: Service, search: RunSearch, offset: int, limit: int) -> tuple[list[str], int]:
+    """Return a page of what `search` finds, and how many runs that are: without those of unlisted labels."""
+    wanted = {key for key, _ in search.labels}
+    left = {place: left for place, left in service.unlisted_labels.items() if left and place[1] in wanted}
+    if not left:
+        return service.account.state.search(search, offset, limit)
+    service.unlisted_labels |= {place: number - 1 for place, number in left.items()}
+    hidden = {run_id for run_id, _ in left}
+    found, _ = service.account.state.search(search, 0, sys.maxsize)
+    found = [rendered for rendered in found if json.loads(rendered)["RunId"] not in hidden]
+    return found[offset : offset + limit], len(found)
 
 
 def _labels_filter(query: Query, quirks: Quirks) -> tuple[tuple[str, str], ...]:
@@ -110,14 +124,16 @@ def get_run(service: Service, call: Call) -> str:
 def create_run(service: Service, call: Call) -> str:
     """CreateRun."""
     body = call.body
+    labels = body.labels(service.quirks.label_characters)
     run_id = service.account.add_run(
         body.name(),
         experiment_id=body.required("ExperimentId"),
-        labels=body.labels(service.quirks.label_characters),
+        labels=labels,
         params=body.params(),
         source_type=body.choice("SourceType", SOURCE_TYPES),
         source_id=body.text("SourceId"),
     )
+    service.unlisted_labels |= {(run_id, key): service.quirks.unlisted_label for key in labels or ()}
     return answer(call, RunId=run_id)
 
 
@@ -132,6 +148,12 @@ def update_run(service: Service, call: Call) -> str:
     def edit(run: StoredRun) -> None:
         run.name = name or run.name
         if labels is not None:
+            news = {
+                key
+                for key, value in labels.items()
+                if key not in run.labels or run.labels[key].value != value
+            }
+            service.unlisted_labels |= {(run.run_id, key): service.quirks.unlisted_label for key in news}
             if replace:
                 run.labels = {key: label for key, label in run.labels.items() if key in labels}
             run.label(labels, run.modified)

@@ -15,8 +15,8 @@ import msgspec
 
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.flow import Flow
+from airflow_provider_pai.api.metrics import metric_history
 from airflow_provider_pai.api.models import Metric, Run, json_number, last_values
-from airflow_provider_pai.api.operations import list_run_metrics
 from airflow_provider_pai.gating.rules import Judgement, MetricRule, format_numbers, unusable
 
 __all__ = ["Check", "Selection", "Verdict", "judge"]
@@ -272,7 +272,7 @@ class _Evaluator:
             return own[rule.metric], "run"
         key = run.run_id, rule.metric
         if key not in self.histories:
-            self.histories[key] = yield from list_run_metrics(*key)
+            self.histories[key] = yield from metric_history(*key)
         return rule.value_in(self.histories[key]), "history"
 
 

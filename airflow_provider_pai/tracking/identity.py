@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,10 +17,17 @@ import msgspec
 from airflow_provider_pai.api.errors import PaiError, PaiNotFoundError
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Run
-from airflow_provider_pai.api.operations import create_run, delete_run, list_runs
+from airflow_provider_pai.api.operations import (
+    Params,
+    create_run,
+    delete_run,
+    get_run,
+    list_runs,
+    update_run,
+)
 from airflow_provider_pai.api.query import RunQuery
 
-__all__ = ["DAG_RUN", "TASK", "Identity", "found_or_created", "labels_of"]
+__all__ = ["DAG_RUN", "TASK", "Identity", "Place", "found_or_created", "labels_of"]
 
 TASK = "airflow_task"
 DAG_RUN = "airflow_dag_run"
@@ -51,30 +58,55 @@ def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:32]
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the run of an identity is. PAI looks in its default workspace where none is named."""
+
+    experiment_id: str
+    workspace_id: str | None
+
+
 def found_or_created(
-    identity: Identity, experiment_id: str, *, again: bool, **fields: Any
+    identity: Identity,
+    place: Place,
+    *,
+    again: bool,
+    labels: Mapping[str, str],
+    params: Params,
+    **others: Any,
 ) -> Flow[tuple[str, bool]]:
     """Return the id of the one run of an identity, and whether it was created now.
 
-    ``again`` says that it may exist. Of two that are created at the same time the older one stays, and who
-    made the other deletes it. Where PAI shows a new label late, two runs may stay (docs/fidelity.md).
+    A run that was there gets the labels and params too, and keeps all of its others. ``again`` says that it
+    may be there. Of two that are created at the same time the older one stays, and who made the other deletes
+    it. Where PAI shows a new label late, two runs may stay (docs/fidelity.md).
 
     :raises PaiError: the run can neither be found nor created.
     """
-    found = yield from _runs_of(identity, experiment_id) if again else _none()
+    fields: dict[str, Any] = {"labels": {**labels, **identity.labels()}, "params": params}
+    run_id, created = yield from _found_or_created(identity, place, again, {**fields, **others})
+    if not created:
+        there = yield from get_run(run_id)
+        merged: dict[str, Any] = {what: {**getattr(there, what), **given} for what, given in fields.items()}
+        yield from update_run(run_id, **merged)
+    return run_id, created
+
+
+def _found_or_created(
+    identity: Identity, place: Place, again: bool, fields: dict[str, Any]
+) -> Flow[tuple[str, bool]]:
+    found = yield from _runs_of(identity, place) if again else _none()
     if found:
         return found[0].run_id, False
-    labels = {**fields.pop("labels", {}), **identity.labels()}
     try:
-        made = yield from create_run(experiment_id, labels=labels, **fields)
+        made = yield from create_run(place.experiment_id, **fields)
     except PaiError as error:
         if not error.transient:
             raise
-        found = yield from _runs_of(identity, experiment_id)  # its answer may have been lost
+        found = yield from _runs_of(identity, place)  # its answer may have been lost
         if not found:
             raise
         return found[0].run_id, True
-    found = yield from _runs_of(identity, experiment_id)
+    found = yield from _runs_of(identity, place)
     if not found or found[0].run_id == made:
         return made, True
     with suppress(PaiNotFoundError):
@@ -87,8 +119,12 @@ def _none() -> Flow[list[Run]]:
     return []
 
 
-def _runs_of(identity: Identity, experiment_id: str) -> Flow[list[Run]]:
+def _runs_of(identity: Identity, place: Place) -> Flow[list[Run]]:
     """Return the runs of an identity, the oldest first; of equally old ones all agree on the first, too."""
     label = {TASK: identity.labels()[TASK]}
-    runs = yield from list_runs(RunQuery(experiment_id=experiment_id, labels=label))
+    query = RunQuery(experiment_id=place.experiment_id, workspace_id=place.workspace_id, labels=label)
+    try:
+        runs = yield from list_runs(query)
+    except PaiNotFoundError:  # the experiment may be too new to be visible; who creates the run is told so
+        return []
     return sorted(runs, key=lambda run: (str(run.gmt_create_time), run.run_id))

@@ -7,22 +7,79 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_provider_pai._base import PaiOperator
+from airflow_provider_pai._base import PaiOperator, without_later
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.promotion import promote_run
 from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
+from airflow_provider_pai.tracking.identity import Place, found_or_created
+from airflow_provider_pai.tracking.start import check_labels, origin_of
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
     from airflow_provider_pai.api.operations import Params
 
 __all__ = [
+    "PaiCreateExperimentOperator",
     "PaiCreateRunOperator",
     "PaiLogRunMetricsOperator",
     "PaiPromoteRunOperator",
     "PaiUpdateRunOperator",
 ]
+
+
+class PaiCreateExperimentOperator(PaiOperator):
+    """Find the experiment of exactly this name, or create it where there is none.
+
+    Tasks that do this at the same time get the same id, and so does a retry. Where PAI shows a new experiment
+    late, the task waits for up to a minute. An experiment that exists stays as it is: what follows the
+    workspace below is for a new one.
+
+    Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai._base.PaiOperator`, and, all
+    templated:
+
+    :param name: the experiment's name, which is unique in a workspace.
+    :param workspace_id: overrides the connection's workspace.
+    :param artifact_uri: an OSS path, for what its runs leave behind.
+    :param accessibility: ``PRIVATE``, which is PAI's default, or ``PUBLIC``.
+    :param labels: as a dict or as ``"key:value,key:value"``.
+    :return: the id of the experiment.
+    """
+
+    template_fields: Sequence[str] = (
+        *PaiOperator.template_fields,
+        *("name", "workspace_id", "artifact_uri", "accessibility", "labels"),
+    )
+    template_fields_renderers = {"labels": "json"}  # noqa: RUF012 - Airflow's own way
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        workspace_id: str | None = None,
+        artifact_uri: str | None = None,
+        accessibility: str | None = None,
+        labels: Labels | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.name = name
+        self.workspace_id = workspace_id
+        self.artifact_uri = artifact_uri
+        self.accessibility = accessibility
+        self.labels = labels
+        self.check_parsed()
+
+    def execute(self, context: Context) -> str:
+        """Find or create the experiment."""
+        from airflow_provider_pai.hooks import permanent_errors_fail_the_task
+
+        given: dict[str, Any] = self.given(["workspace_id", "artifact_uri", "accessibility", "labels"])
+        with permanent_errors_fail_the_task():
+            experiment_id = self.hook.get_or_create_experiment(self.name, **given)
+            self.push_link(context, [])
+        self.log.info("The experiment %r is %s.", self.name, experiment_id)
+        return experiment_id
 
 
 class PaiCreateRunOperator(PaiOperator):
@@ -37,7 +94,11 @@ class PaiCreateRunOperator(PaiOperator):
     :param run_params: the run's params: texts, numbers, true or false. (``params`` is Airflow's own.)
     :param source_type: what kind of PAI job the run comes from: ``TrainingService`` or ``DLC``.
     :param source_id: the id of that job.
-    :return: the id of the run. If PAI creates the run but its answer is lost, a retry creates another run.
+    :param reuse: find the run again that this task has created before, in an earlier try or before it was
+        cleared, in the connection's workspace; that run gets the labels and the params, and keeps its others.
+        So no answer of PAI's that is lost makes a second run. The run's params say where it comes from, as
+        those of a tracked run do (docs/tracking.md). Not templated.
+    :return: the id of the run. Without ``reuse``, a retry creates another run.
 
     A new experiment may take up to a minute to become visible, and until then PAI refuses a run in it: give
     the task ``retries``.
@@ -58,6 +119,7 @@ class PaiCreateRunOperator(PaiOperator):
         run_params: Params | None = None,
         source_type: str | None = None,
         source_id: str | None = None,
+        reuse: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -67,20 +129,39 @@ class PaiCreateRunOperator(PaiOperator):
         self.run_params = run_params
         self.source_type = source_type
         self.source_id = source_id
+        self.reuse = reuse
         self.check_parsed()
 
+    def _check_parameters(self) -> None:
+        if not isinstance(self.reuse, bool):
+            raise PaiUsageError(f"reuse={self.reuse!r} must be True or False; it is not templated.")
+        if self.reuse and (labels := without_later(self.labels)):
+            check_labels(labels)
+
     def execute(self, context: Context) -> str:
-        """Create the run."""
+        """Create the run, or find it where it is to be used again."""
         from airflow_provider_pai.hooks import permanent_errors_fail_the_task
 
         source: dict[str, Any] = {"source_type": self.source_type, "source_id": self.source_id}
+        fields = {"name": self.name, **source}
         with permanent_errors_fail_the_task():
-            run_id = self.hook.create_run(
-                self.experiment_id, name=self.name, labels=self.labels, params=self.run_params, **source
-            )
+            if self.reuse:
+                run_id, created = self._reused(context, fields)
+            else:
+                given = {"labels": self.labels, "params": self.run_params, **fields}
+                run_id, created = self.hook.create_run(self.experiment_id, **given), True
             self.push_link(context, [Run(run_id=run_id, experiment_id=self.experiment_id, **source)])
-        self.log.info("Created the run %s in %s.", run_id, self.experiment_id)
+        self.log.info("%s the run %s in %s.", "Created" if created else "Found", run_id, self.experiment_id)
         return run_id
+
+    def _reused(self, context: Context, fields: dict[str, Any]) -> tuple[str, bool]:
+        origin = origin_of(context)
+        labels, params = check_labels(self.labels or {}), {**(self.run_params or {}), **origin.params}
+        place = Place(experiment_id=self.experiment_id, workspace_id=self.hook.named_workspace())
+        flow = found_or_created(
+            origin.identity, place, again=origin.again, labels=labels, params=params, **fields
+        )
+        return self.hook.client().run(flow)
 
 
 class PaiUpdateRunOperator(PaiOperator):

@@ -9,16 +9,15 @@ from typing import Any
 import msgspec
 
 from airflow_provider_pai._compat import current_context
-from airflow_provider_pai.api.client import PaiClient
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.experiments import get_or_create_experiment
 from airflow_provider_pai.api.flow import begun
-from airflow_provider_pai.api.operations import Params, create_run, get_run, update_run
+from airflow_provider_pai.api.operations import Params, create_run
 from airflow_provider_pai.api.query import Labels, parse_labels
-from airflow_provider_pai.tracking.identity import DAG_RUN, TASK, Identity, found_or_created
+from airflow_provider_pai.tracking.identity import DAG_RUN, TASK, Identity, Place, found_or_created
 from airflow_provider_pai.tracking.tracked_run import STATE, TrackedRun
 
-__all__ = ["start"]
+__all__ = ["Origin", "check_labels", "origin_of", "start"]
 
 Hook = Any
 """A :class:`~airflow_provider_pai.hooks.PaiHook`, which imports this room."""
@@ -36,7 +35,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, Any]
 
 
-def _origin(context: Mapping[str, Any], scope: str) -> Origin:
+def origin_of(context: Mapping[str, Any], scope: str = "task") -> Origin:
     """Return what a task of Airflow's is.
 
     :param scope: ``task`` for a run of this task, ``dag_run`` for one that all tasks of the DAG run share.
@@ -84,10 +83,14 @@ def start(
     if key is not None:
         origin = Origin(identity=Identity(parts=(key,)), again=True, name="run", params={})
     elif context is not None:
-        origin = _origin(context, scope)
+        origin = origin_of(context, scope)
     else:
         raise PaiUsageError("Outside a task, give a key: by it a second call finds the run.")
     fields = _fields(origin, name, labels, params)
+    from airflow_provider_pai.api.client import (
+        PaiClient,  # brings an HTTP library, which parsing does not need
+    )
+
     if origin.identity.parts in _open:
         raise PaiUsageError(
             "This run is tracked here already: use the one that is open, or give this one a key of its own."
@@ -95,13 +98,8 @@ def start(
     workspace_id = hook.named_workspace() or hook.get_default_workspace().workspace_id
     client = PaiClient(hook.settings.endpoint, hook.settings.credentials)
     experiment_id = client.run(get_or_create_experiment(experiment, workspace_id=workspace_id))
-    run_id, created = client.run(
-        found_or_created(origin.identity, experiment_id, again=origin.again, **fields)
-    )
-    if not created:
-        there = client.run(get_run(run_id))
-        fields = {what: {**getattr(there, what), **fields[what]} for what in ("labels", "params")}
-        client.run(update_run(run_id, **fields))
+    place = Place(experiment_id=experiment_id, workspace_id=workspace_id)
+    run_id, _ = client.run(found_or_created(origin.identity, place, again=origin.again, **fields))
     _open.add(origin.identity.parts)
     if context is not None and key is None:
         context["ti"].xcom_push("pai_run_id", run_id)
@@ -115,13 +113,21 @@ def _fields(origin: Origin, name: str | None, labels: Labels | None, params: Par
 
     :raises PaiUsageError: what PAI would refuse.
     """
-    wanted = parse_labels(labels) if labels else {}
-    if mine := [key for key in wanted if key in OURS]:
-        raise PaiUsageError(f"The label {mine[0]!r} is set by the provider itself; name yours differently.")
     fields: dict[str, Any] = {
         "name": name or origin.name,
-        "labels": {**wanted, STATE: "running"},
+        "labels": {**check_labels(labels or {}), STATE: "running"},
         "params": {**(params or {}), **origin.params},
     }
     begun(create_run("any", **fields))
     return fields
+
+
+def check_labels(labels: Labels) -> dict[str, str]:
+    """Return the labels that a user gives a run which is found again.
+
+    :raises PaiUsageError: one is not a label, or is a label of the provider's own.
+    """
+    wanted = parse_labels(labels)
+    if mine := [key for key in wanted if key in OURS]:
+        raise PaiUsageError(f"The label {mine[0]!r} is set by the provider itself; name yours differently.")
+    return wanted

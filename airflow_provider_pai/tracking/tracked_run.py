@@ -6,18 +6,23 @@ Imports no Airflow. How a repeated task finds its run again: :mod:`airflow_provi
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai.api.client import PaiClient
 from airflow_provider_pai.api.errors import PaiError, PaiTransportError, PaiUsageError
 from airflow_provider_pai.api.flow import begun
-from airflow_provider_pai.api.operations import log_metric_entries, metric_entry, set_run_labels
+from airflow_provider_pai.api.metrics import log_metric_entries, metric_entry
+from airflow_provider_pai.api.operations import set_run_labels
 from airflow_provider_pai.api.query import Labels
+from airflow_provider_pai.tracking.termination import Termination
+
+if TYPE_CHECKING:
+    from airflow_provider_pai.api.client import PaiClient
 
 __all__ = ["STATE", "TrackedRun"]
 
@@ -34,6 +39,10 @@ MOST_WAITING = 100_000
 """How many values are kept for a PAI that does not answer; what comes beyond is told and left out."""
 DELIVERY_SECONDS = 120.0
 """How long the end waits for the rest to be delivered."""
+TERMINATED_SECONDS = 30.0
+"""The same after a SIGTERM, and then for the label too: Airflow 2 kills a task 60 seconds after it."""
+NOTICE_SECONDS = 4.0
+"""How long a SIGTERM waits for the label ``failed`` and the rest: Airflow 3 kills a task 5 seconds later."""
 
 
 class TrackedRun:
@@ -65,12 +74,26 @@ class TrackedRun:
         self._wake = threading.Condition()
         self._deadline: float | None = None
         self._writer: threading.Thread | None = None
+        self._process = os.getpid()
+        self._over = False
+        self._until: float | None = None
+        """After a SIGTERM: when all must be over."""
+        self._notice: threading.Thread | None = None
+        self._said = ""
+        self._termination = Termination(self._terminated, self._wait_terminated)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log one value for each metric, at one step. Never waits for PAI.
 
-        :raises PaiUsageError: a value that is not a finite number, or a step that is no whole number.
+        :raises PaiUsageError: a value that is not a finite number, or a step that is no whole number; or a
+            call in a forked process, where no thread would send it.
         """
+        if self._process != os.getpid():
+            raise PaiUsageError(
+                f"the run {self.run_id} was opened by the process {self._process}, and this is another, "
+                f"{os.getpid()}: hand the values to that one, for example through a multiprocessing.Queue, "
+                "and log them there."
+            )
         now = int(time.time() * 1000)
         entries = [metric_entry(key, value, step, now) for key, value in metrics.items()]
         with self._wake:
@@ -109,10 +132,16 @@ class TrackedRun:
         :param raising: False where another error is on its way, which must not be hidden.
         :raises PaiTransportError: with ``strict``, values could not be delivered.
         """
+        if self._over or self._process != os.getpid():
+            return  # a process that was forked leaves the block too, and the run goes on without it
         try:
             self._deliver()
-            self._decorate(lambda: self.set_labels({STATE: state}), f"the label {STATE}:{state}")
+            left = DELIVERY_SECONDS if self._until is None else self._until - time.monotonic()
+            self._say(state)
+            self._wait_said(max(NOTICE_SECONDS, left))
         finally:
+            self._over = True
+            self._termination.release()
             self._ended()
             self._client.close()
         if self._lost:
@@ -124,24 +153,68 @@ class TrackedRun:
     def _deliver(self) -> None:
         with self._wake:
             self._deadline = time.monotonic() + DELIVERY_SECONDS
+            if self._until is not None:
+                self._deadline = min(self._deadline, self._until)
             self._wake.notify()
-        if self._writer is not None:
-            self._writer.join()
-        self._lost += len(self._waiting)  # nothing, unless the thread died by a mistake of ours
+        writer = self._writer
+        while writer is not None and writer.is_alive() and not self._is_over():
+            writer.join(0.1)  # a SIGTERM may bring the end forward
+        with self._wake:
+            self._lost += len(self._waiting)
+            self._waiting.clear()
 
-    def _decorate(self, act: Callable[[], None], what: str) -> None:
+    def _say(self, state: str) -> None:
+        """Let a thread set the label that says how it ended.
+
+        It may be wanted in the middle of anything, while this thread holds a lock that a request needs.
+        """
+        self._notice = threading.Thread(
+            target=self._label, args=(state, self._notice), name="pai-run-label", daemon=True
+        )
+        self._notice.start()
+
+    def _wait_said(self, seconds: float) -> None:
+        notice = self._notice
+        if notice is None:
+            return
+        notice.join(seconds)
+        if notice.is_alive():
+            log.warning("PAI has not yet set the label %s of the run %s.", STATE, self.run_id)
+
+    def _label(self, state: str, before: threading.Thread | None) -> None:
+        if before is not None:
+            before.join()
+        if state == self._said:
+            return
         try:
-            act()
+            self.set_labels({STATE: state})
+            self._said = state
         except PaiError:
-            log.warning("The run %s goes without %s.", self.run_id, what, exc_info=True)
+            log.warning("The run %s goes without the label %s:%s.", self.run_id, STATE, state, exc_info=True)
+
+    def _terminated(self) -> None:
+        """Say at once that it failed, and send what waits: nobody knows how long this process still has.
+
+        Where it is not ended all the same, its end says what came of it.
+        """
+        with self._wake:
+            self._until = time.monotonic() + TERMINATED_SECONDS
+            if self._deadline is not None:
+                self._deadline = min(self._deadline, self._until)
+            self._wake.notify()
+        self._say("failed")
+
+    def _wait_terminated(self) -> None:
+        limit = time.monotonic() + NOTICE_SECONDS
+        self._wait_said(NOTICE_SECONDS)
+        while self._waiting and time.monotonic() < limit:
+            time.sleep(0.05)  # not on the condition, whose lock this thread may hold
 
     def _write(self) -> None:
         """Send batches until the end, or until the time for it is over."""
         while True:
             with self._wake:
-                self._wake.wait_for(
-                    lambda: len(self._waiting) >= BATCH or self._deadline is not None, SEND_SECONDS
-                )
+                self._wake.wait_for(self._is_due, SEND_SECONDS)
                 batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
                 ending = self._deadline is not None
             if not batch:
@@ -150,7 +223,7 @@ class TrackedRun:
                 continue
             if self._sent(batch):
                 with self._wake:
-                    for _ in batch:
+                    for _ in batch[: len(self._waiting)]:  # none where the end has given them up
                         self._waiting.popleft()
             elif self._is_over():
                 with self._wake:
@@ -172,6 +245,10 @@ class TrackedRun:
                 self._wake.wait_for(self._is_over, RETRY_SECONDS)
             return False
         return True
+
+    def _is_due(self) -> bool:
+        hurried = self._until is not None and len(self._waiting) > 0
+        return len(self._waiting) >= BATCH or self._deadline is not None or hurried
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import shutil
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import psutil
-from outside import SECONDS, AirflowApi, airflow_environment, until
+from outside import CHECKOUT, SECONDS, AirflowApi, airflow_environment, family, until
 
-from demo.standalone import USER, check, end, free_port, standalone
+from demo.standalone import USER, check, end, free_port, members, standalone
+
+T = TypeVar("T")
+
+FOR_AIRFLOW_2 = {
+    "CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "WEBSERVER__WORKERS": "1",
+    "API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
+}
+"""Settings of an Airflow 2 that these tests can talk to; Airflow 3 does not mind them."""
 
 
 class Airflow(AirflowApi):
     """A running `airflow standalone`, over its REST API and its processes."""
+
+    of_change: ClassVar[dict[str, bool]] = {}  # what else a change of a task's state wants to be told
 
     def __init__(self, home: Path, port: int, process: subprocess.Popen[bytes]) -> None:
         super().__init__(port)
@@ -39,6 +56,11 @@ class Airflow(AirflowApi):
             [program, *arguments], env=environment, capture_output=True, text=True, timeout=600, check=False
         )
         return done.returncode == 0, done.stdout + done.stderr
+
+    def mark_failed(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Mark a task failed, as a person does; Airflow ends it if it runs."""
+        path = f"{self.api}/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        self.call("PATCH", path, {"new_state": "failed", **self.of_change})
 
     def kill_triggerer(self) -> dict[str, str]:
         """Kill the triggerer and its children with -9, and return the environment they had."""
@@ -86,6 +108,7 @@ class Airflow2(Airflow):
     api = "/api/v1"
     health = "/api/v1/health"
     moment: ClassVar = {}
+    of_change: ClassVar = {"dry_run": False}
 
     def log_in(self) -> None:
         """Take on the administrator's rights."""
@@ -115,3 +138,51 @@ def running(
             yield airflow
         finally:
             airflow.end()
+
+
+def running_version(
+    version: str, home: Path, mark: str, settings: dict[str, str]
+) -> AbstractContextManager[Airflow]:
+    """Run `airflow standalone` of a version, as :func:`running` does."""
+    programs = CHECKOUT / ".venvs" / version / "bin"
+    return running(home, mark, settings, programs, Airflow2 if version.startswith("2.") else Airflow)
+
+
+@contextmanager
+def side_by_side(
+    tell: Callable[[str, Path, str], T], homes: dict[str, Path]
+) -> Iterator[dict[str, Future[T]]]:
+    """Let something happen in an Airflow of each version, each in a thread, as they mostly wait.
+
+    ``tell`` takes the version, the home, and the mark of all processes that it starts, and ends them.
+    """
+
+    def one(version: str) -> T:
+        home, mark = homes[version], marks[version]
+        (home / "dags").mkdir()
+        with closing(sqlite3.connect(home / "airflow.db")) as database:
+            # As Airflow 3 has it: who reads does not stop who writes.
+            database.execute("PRAGMA journal_mode=WAL")
+        try:
+            told = tell(version, home, mark)
+            assert family(mark) == []
+        finally:
+            kill_sessions(mark)
+        return told
+
+    marks = {version: uuid.uuid4().hex for version in homes}
+    pool = ThreadPoolExecutor(max(1, len(homes)))
+    try:
+        yield {version: pool.submit(one, version) for version in homes}
+    finally:
+        for mark in marks.values():  # none is left, unless the tests were interrupted
+            kill_sessions(mark)
+        pool.shutdown()
+
+
+def kill_sessions(mark: str) -> None:
+    """Kill all that is marked, and its sessions: some of Airflow's processes overwrite their environment."""
+    for process in family(mark):
+        with suppress(psutil.Error, ProcessLookupError):
+            for pid in members(os.getsid(process.pid)):
+                psutil.Process(pid).kill()

@@ -8,25 +8,18 @@ the last third after another one has been started. What PAI was asked is counted
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import sqlite3
 import time
-import uuid
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from outside import CHECKOUT, KEY, SECONDS, LocalPai, family, files_with, local_pai, until
-from standalone import Airflow, Airflow2, running
-
-from demo.standalone import members
+from outside import KEY, SECONDS, LocalPai, files_with, local_pai, until
+from standalone import FOR_AIRFLOW_2, Airflow, running_version, side_by_side
 
 pytestmark = pytest.mark.timeout(6 * SECONDS)
 
@@ -41,17 +34,13 @@ LABEL = "late:true"
 INTERVAL = 3
 COUNTED = 10  # intervals
 CONSOLE = "https://console.example/{run_id}"
-FERNET_KEY = urlsafe_b64encode(secrets.token_bytes(32)).decode()
 SETTINGS = {
     "CORE__EXECUTOR": "LocalExecutor",
     "CORE__PARALLELISM": "10",
     "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
     "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
     "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",  # so that a killed one is soon replaced
-    # For Airflow 2
-    "CORE__FERNET_KEY": FERNET_KEY,
-    "WEBSERVER__WORKERS": "1",
-    "API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
+    **FOR_AIRFLOW_2,
 }
 DAGS = """
 from datetime import datetime, timezone
@@ -133,18 +122,10 @@ def tell(version: str, home: Path, mark: str) -> Story:
     """Let the story happen in an Airflow of this version."""
     is_2 = version.startswith("2.")
     story = Story(home, "pai_run_link" if is_2 else "_link_PaiRunLink")
-    programs = CHECKOUT / ".venvs" / version / "bin"
-    (home / "dags").mkdir()
-    with closing(sqlite3.connect(home / "airflow.db")) as database:
-        database.execute("PRAGMA journal_mode=WAL")  # as Airflow 3 has it: who reads does not stop who writes
-    try:
-        with local_pai(mark) as pai:
-            arrange(story, pai)
-            with running(home, mark, SETTINGS, programs, Airflow2 if is_2 else Airflow) as airflow:
-                play(story, airflow, pai)
-        assert family(mark) == []
-    finally:
-        kill_sessions(mark)
+    with local_pai(mark) as pai:
+        arrange(story, pai)
+        with running_version(version, home, mark, SETTINGS) as airflow:
+            play(story, airflow, pai)
     return story
 
 
@@ -236,31 +217,13 @@ def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
     story.pushed, story.asset_events = pushed(story.home), asset_events(story.home)
 
 
-def kill_sessions(mark: str) -> None:
-    """Kill all that is marked, and its sessions: some of Airflow's processes overwrite their environment."""
-    for process in family(mark):
-        with suppress(psutil.Error, ProcessLookupError):
-            for pid in members(os.getsid(process.pid)):
-                psutil.Process(pid).kill()
-
-
 @pytest.fixture(scope="module")
 def telling(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Story]]]:
-    """All stories, each in a thread, as they mostly wait."""
     wanted = [v for v in VERSIONS if any(f"[{v}" in item.name for item in request.session.items)]
-    marks = {version: uuid.uuid4().hex for version in wanted}
-    pool = ThreadPoolExecutor(len(VERSIONS))
-    try:
-        yield {
-            version: pool.submit(tell, version, tmp_path_factory.mktemp(f"airflow-{version}"), mark)
-            for version, mark in marks.items()
-        }
-    finally:
-        for mark in marks.values():  # none is left, unless the tests were interrupted
-            kill_sessions(mark)
-        pool.shutdown()
+    with side_by_side(tell, {v: tmp_path_factory.mktemp(f"airflow-{v}") for v in wanted}) as stories:
+        yield stories
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
