@@ -25,7 +25,7 @@ FLOORS = [
     ["api.arguments", "api.credentials", "api.models", "api.refusal"],
     ["api.query", "api.reading", "api.network", "api.renewal", "api.tls", "api.wire"],
     ["api.flow"],
-    ["api.sources", "api.over_requests", "api.over_aiohttp"],
+    ["api.by_name", "api.sources", "api.over_requests", "api.over_aiohttp"],
     ["api.parameters", "api.paging"],
     ["api.operations", "api.experiments"],
     ["api.client", "api.promotion"],
