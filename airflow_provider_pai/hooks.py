@@ -21,7 +21,7 @@ from airflow_provider_pai._compat import (
     form_widgets,
     get_connection,
 )
-from airflow_provider_pai.api.arguments import check_given, check_keywords
+from airflow_provider_pai.api.arguments import check_filters, check_given
 from airflow_provider_pai.api.experiments import ExperimentFilters
 from airflow_provider_pai.api.flow import begun
 
@@ -265,9 +265,7 @@ class PaiHook(BaseHook):
 
         Filters: workspace_id, name, labels. Leave one out to ask for any; ``None`` and ``{}`` are refused.
         """
-        check_keywords(filters, ExperimentFilters.__annotations__)
-        for name, value in filters.items():
-            check_given(name, value)
+        check_filters(filters, ExperimentFilters.__annotations__)
         begun(api.list_experiments(**filters))  # refuses wrong arguments before the connection is read
         filters["workspace_id"] = self.named_workspace(filters.get("workspace_id"))
         return self.client().run(api.list_experiments(**filters))
