@@ -122,8 +122,8 @@ def _of_airflows_form(host: str, path: str) -> str:
     return (
         f"uri names the bucket {host!r} as Airflow's object storage does, oss://conn@bucket/…: PAI knows no "
         "connection of Airflow and needs the bucket's endpoint. Leave out what stands before the '@', and "
-        f"add the endpoint to the bucket: 'oss://{bucket}.{endpoint}{path}'. OSS's console shows the endpoint "
-        "of the bucket's region; inside a VPC it is oss-<region>-internal.aliyuncs.com."
+        f"add the endpoint to the bucket: 'oss://{bucket}.{endpoint}{path}'. OSS's console shows the "
+        "endpoint of the bucket's region; inside a VPC it is oss-<region>-internal.aliyuncs.com."
     )
 
 

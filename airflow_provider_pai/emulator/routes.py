@@ -26,6 +26,10 @@ class Service:
     """How many more GetExperiment requests do not find an experiment."""
     unlisted_experiments: dict[str, int] = field(default_factory=dict)
     """How many more ListExperiment requests leave an experiment out."""
+    hidden_models: dict[str, int] = field(default_factory=dict)
+    """How many more GetModel and ListModels requests do not show a model."""
+    hidden_versions: dict[tuple[str, str], int] = field(default_factory=dict)
+    """How many more GetModelVersion and ListModelVersions requests do not show a version."""
 
 
 @dataclass(frozen=True)
