@@ -33,9 +33,9 @@ FLOORS = [
     ["api.client", "api.promotion"],
     ["api"],
     ["connection_form", "windows"],
-    ["connection", "_compat", "_xcom", "gating", "gating.rules", "tracking", "waiting"],
-    ["connection_check", "tracking.identity", "tracking.tracked_run"],
-    ["tracking.start"],
+    ["connection", "_compat", "_xcom", "gating", "gating.rules", "registry", "tracking", "waiting"],
+    ["_verbs", "connection_check", "tracking.identity", "tracking.tracked_run"],
+    ["registry.methods", "tracking.start"],
     ["hooks", "links", "gating.verdict", "waiting.condition"],
     ["_base", "waiting.rate_limit", "waiting.listing"],
     [
@@ -59,12 +59,14 @@ FLOORS = [
     ["conformance.__main__"],
 ]
 WITHOUT_AIRFLOW = (
+    "_verbs",
     "_xcom",
     "api",
     "connection",
     "emulator",
     "gating.rules",
     "gating.verdict",
+    "registry.methods",
     "waiting.condition",
     "windows",
 )
