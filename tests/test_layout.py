@@ -52,9 +52,10 @@ FLOORS = [
     ["triggers", "operators"],
     ["sensors"],
     ["conformance", "conformance.asking", "conformance.interruption"],
+    ["conformance.registered"],
     ["conformance.scene"],
     ["conformance.assumptions"],
-    [f"conformance.{name}" for name in ("answering", "filtering", "paging", "writing")],
+    [f"conformance.{name}" for name in ("answering", "filtering", "paging", "registry", "writing")],
     ["conformance.survey"],
     ["conformance.__main__"],
 ]
