@@ -62,7 +62,10 @@ def new_version(scene: Scene) -> Flow[Finding]:
 
 def _shown(asked: Flow[Answer[Shown]]) -> Flow[Answer[Shown] | None]:
     """Return the answer, or nothing where PAI does not find what was asked for."""
-    answer = yield from asked
+    try:
+        answer = yield from asked
+    except api.PaiUnavailableError:
+        return None  # the vendor's Terraform provider takes this for "not found" too, of runs
     if answer.error is not None and not isinstance(answer.error, api.PaiNotFoundError):
         raise answer.error
     return None if answer.error is not None or not answer.must().items else answer
@@ -236,7 +239,8 @@ def registry_labels(scene: Scene) -> Flow[Finding]:
 
     def carried(key: str, value: str) -> Flow[dict[str, str]]:
         def attempt(wait: float) -> Flow[dict[str, str] | None]:
-            labels: dict[str, str] = (yield from _version(scene, second, wait=wait)).must().labels
+            answer = yield from _shown(_version(scene, second, wait=wait))
+            labels = {} if answer is None else answer.must().labels
             return labels if labels.get(key) == value else None
 
         labels, waited = yield from until(attempt)
