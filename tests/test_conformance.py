@@ -482,6 +482,26 @@ def test_what_cannot_be_removed_is_reported(ask: Any, pai_emulator: Any) -> None
     assert contents(pai_emulator) == NOTHING
 
 
+def test_a_twin_of_the_model_is_removed(ask: Any, signals: Any, pai_emulator: Any) -> None:
+    pai_emulator.quirks.model_names = "repeatable"
+    pai_emulator.inject("reset_after", action="CreateModel", after=1)
+    report = ask()
+    assert (report.status, report.found["model_names"][0]) == (0, "not decidable")
+    signals({("CreateModel", 2): signal.SIGTERM})
+    assert ask().status == 128 + signal.SIGTERM
+
+
+def test_a_model_that_cannot_be_removed_is_named_and_removed_later(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.inject("error", action="DeleteModel", times=None)
+    report = ask(leaves=True)
+    (model,) = pai_emulator.models()
+    assert (report.status, experiments(pai_emulator)) == (2, [])
+    assert f"NOT REMOVED: the model {model['ModelId']}, because: DeleteModel: NoPermission" in report.errors
+    pai_emulator.clear_faults()
+    assert ask(*removal_arguments(report), leaves=True).status == 0
+    assert contents(pai_emulator) == NOTHING
+
+
 def test_a_twin_of_the_experiment_is_removed(ask: Any, signals: Any, pai_emulator: Any) -> None:
     pai_emulator.quirks.experiment_names = "repeatable"
     pai_emulator.inject("reset_after", action="CreateExperiment", after=1)
@@ -611,7 +631,7 @@ def signals(heard: None, pai_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> 
 POINTS = {
     signal.SIGINT: [("CreateExperiment", 1), ("ListRuns", 2), ("ListRuns", 9), ("UpdateRun", 1)],
     signal.SIGTERM: [("CreateExperiment", 1), ("CreateRun", 6), ("ListRuns", 28), ("LogRunMetrics", 2)],
-    signal.SIGHUP: [("CreateRun", 1), ("DeleteRun", 1), ("ListRuns", 20), ("GetExperiment", 1)],
+    signal.SIGHUP: [("CreateRun", 1), ("DeleteRun", 1), ("CreateModel", 1), ("CreateModelVersion", 3)],
 }
 """When each signal comes. PAI carries out the request, and the command never reads the answer."""
 
