@@ -631,7 +631,10 @@ def signals(heard: None, pai_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> 
 POINTS = {
     signal.SIGINT: [("CreateExperiment", 1), ("ListRuns", 2), ("ListRuns", 9), ("UpdateRun", 1)],
     signal.SIGTERM: [("CreateExperiment", 1), ("CreateRun", 6), ("ListRuns", 28), ("LogRunMetrics", 2)],
-    signal.SIGHUP: [("CreateRun", 1), ("DeleteRun", 1), ("CreateModel", 1), ("CreateModelVersion", 3)],
+    signal.SIGHUP: [
+        *[("CreateRun", 1), ("DeleteRun", 1), ("ListRuns", 20), ("GetExperiment", 1)],
+        *[("CreateModel", 1), ("CreateModelVersion", 3)],
+    ],
 }
 """When each signal comes. PAI carries out the request, and the command never reads the answer."""
 
