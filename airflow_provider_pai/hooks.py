@@ -6,10 +6,9 @@ Every method that talks to PAI runs one flow of :mod:`airflow_provider_pai.api`,
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,9 +20,11 @@ from airflow_provider_pai._compat import (
     form_widgets,
     get_connection,
 )
-from airflow_provider_pai.api.arguments import check_given, check_keywords
+from airflow_provider_pai._verbs import verb
+from airflow_provider_pai.api.arguments import check_filters, check_given
 from airflow_provider_pai.api.experiments import ExperimentFilters
 from airflow_provider_pai.api.flow import begun
+from airflow_provider_pai.registry.methods import RegistryMethods
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -35,28 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["PaiHook", "permanent_errors_fail_the_task"]
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _verb(flow: Callable[P, api.Flow[T]]) -> Callable[Concatenate[PaiHook, P], T]:
-    """Return a method of the hook that runs a flow with the flow's own signature and description."""
-
-    @functools.wraps(flow)
-    def run(self: PaiHook, *args: P.args, **kwargs: P.kwargs) -> T:
-        made = begun(flow(*args, **kwargs))  # refuses wrong arguments before the connection is read
-        return self.client().run(made)
-
-    signature = inspect.signature(flow)
-    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[this, *signature.parameters.values()], return_annotation=inspect.Signature.empty
-    )
-    return cast("Callable[Concatenate[PaiHook, P], T]", run)
-
-
-class PaiHook(BaseHook):
-    """Talk to PAI's experiment tracking with the key of an Airflow Connection.
+class PaiHook(RegistryMethods, BaseHook):
+    """Talk to PAI's experiment tracking and model registry with the key of an Airflow Connection.
 
     The hook reads the connection when it first needs it, never in ``__init__``.
 
@@ -195,24 +176,24 @@ class PaiHook(BaseHook):
         workspace_id = self.named_workspace(parameters.get("workspace_id"))
         return self.client().run(api.list_runs_page(**{**parameters, "workspace_id": workspace_id}))
 
-    get_run = _verb(api.get_run)
-    create_run = _verb(api.create_run)
-    update_run = _verb(api.update_run)
-    set_run_labels = _verb(api.set_run_labels)
-    delete_run_label = _verb(api.delete_run_label)
-    delete_run = _verb(api.delete_run)
-    log_run_metrics = _verb(api.log_run_metrics)
-    list_run_metrics = _verb(api.list_run_metrics)
+    get_run = verb(api.get_run)
+    create_run = verb(api.create_run)
+    update_run = verb(api.update_run)
+    set_run_labels = verb(api.set_run_labels)
+    delete_run_label = verb(api.delete_run_label)
+    delete_run = verb(api.delete_run)
+    log_run_metrics = verb(api.log_run_metrics)
+    list_run_metrics = verb(api.list_run_metrics)
 
     # --- experiments and workspaces -----------------------------------------------------------------------
 
-    get_experiment = _verb(api.get_experiment)
-    update_experiment = _verb(api.update_experiment)
-    delete_experiment = _verb(api.delete_experiment)
-    set_experiment_labels = _verb(api.set_experiment_labels)
-    delete_experiment_label = _verb(api.delete_experiment_label)
-    list_workspaces = _verb(api.list_workspaces)
-    get_default_workspace = _verb(api.get_default_workspace)
+    get_experiment = verb(api.get_experiment)
+    update_experiment = verb(api.update_experiment)
+    delete_experiment = verb(api.delete_experiment)
+    set_experiment_labels = verb(api.set_experiment_labels)
+    delete_experiment_label = verb(api.delete_experiment_label)
+    list_workspaces = verb(api.list_workspaces)
+    get_default_workspace = verb(api.get_default_workspace)
 
     def create_experiment(
         self,
@@ -252,22 +233,12 @@ class PaiHook(BaseHook):
         make = functools.partial(api.get_or_create_experiment, name, labels=labels, **given)
         return self._in_workspace(make, workspace_id)
 
-    def _in_workspace(self, make: Callable[..., api.Flow[str]], workspace_id: str | None) -> str:
-        """Run a flow that has to name its workspace."""
-        begun(
-            make(workspace_id=workspace_id or "any")
-        )  # refuses wrong arguments before the connection is read
-        found = self.named_workspace(workspace_id) or self.get_default_workspace().workspace_id
-        return self.client().run(make(workspace_id=found))
-
     def list_experiments(self, **filters: Unpack[ExperimentFilters]) -> list[api.Experiment]:
         """Return the experiments of this hook's workspace that match, oldest first.
 
         Filters: workspace_id, name, labels. Leave one out to ask for any; ``None`` and ``{}`` are refused.
         """
-        check_keywords(filters, ExperimentFilters.__annotations__)
-        for name, value in filters.items():
-            check_given(name, value)
+        check_filters(filters, ExperimentFilters.__annotations__)
         begun(api.list_experiments(**filters))  # refuses wrong arguments before the connection is read
         filters["workspace_id"] = self.named_workspace(filters.get("workspace_id"))
         return self.client().run(api.list_experiments(**filters))

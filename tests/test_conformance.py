@@ -33,11 +33,13 @@ WHOLE_NUMBERS = {
     "hidden_experiment": [2, 10**6],
     "unlisted_experiment": [1, 10**6],
     "unlisted_label": [1, 10**6],
+    "hidden_model": [2, 10**6],
+    "hidden_version": [1, 10**6],
 }
 """The values that are tried of quirks that are numbers."""
 CHANGED = {
     ("page_token", "repeated"): {"token_repeats"},
-    ("total_count", "absent"): {"total_count"},
+    ("total_count", "absent"): {"total_count", "version_pages"},
     ("labels_filter", "ignored"): {"label_filter"},
     ("label_characters", "narrow"): {"label_characters"},
     ("late_labels", "lost"): {"late_labels"},
@@ -51,8 +53,13 @@ CHANGED = {
     ("missing_run", "500"): {"missing_run"},
     ("hidden_experiment", 10**6): {"new_experiment"},
     ("unlisted_experiment", 10**6): {"experiment_names"},
-    ("name_taken", "invalid"): {"experiment_names"},
-    ("name_taken", "server_error"): {"experiment_names"},
+    ("name_taken", "invalid"): {"experiment_names", "model_names", "version_names"},
+    ("name_taken", "server_error"): {"experiment_names", "model_names", "version_names"},
+    ("hidden_model", 10**6): {"new_version", "model_names", "model_name_match"},
+    ("hidden_version", 10**6): {"new_version"},
+    ("model_name_match", "never"): {"model_names", "model_name_match"},
+    ("model_labels", "ignored"): {"model_labels"},
+    ("missing_version", "500"): {"missing_version"},
     ("error_body", "nested"): {"error_body"},
     ("non_finite", "zero"): {"nan"},
     ("metric_timestamp", "zero"): {"metric_timestamp"},
@@ -115,6 +122,22 @@ SEEN = {
     ("metric_timestamp", "seconds"): ("metric_timestamp", "seconds since 1970"),
     ("metric_values", "float64"): ("metric_values", "64 bits: 0.93 is 0.93"),
     ("metric_values", "float32"): ("metric_values", "32 bits: 0.93 is 0.9300000071525574"),
+    ("hidden_model", 2): ("new_version", "after 0 s"),
+    ("hidden_version", 1): ("new_version", "after 0 s"),
+    ("model_names", "unique"): ("model_names", "no: HTTP 409 ModelAlreadyExists"),
+    ("model_names", "repeatable"): ("model_names", "yes: the second gets an id of its own"),
+    ("model_name_match", "exact"): ("model_name_match", "exactly"),
+    ("model_name_match", "fuzzy"): ("model_name_match", "in part"),
+    ("model_labels", "labels"): ("model_labels", "as Labels"),
+    ("model_labels", "tags"): ("model_labels", "as Tags"),
+    ("model_labels", "both"): ("model_labels", "as Labels and Tags"),
+    ("registry_labels", "kept"): ("registry_labels", "other labels are kept"),
+    ("registry_labels", "replaced"): ("registry_labels", "other labels are lost"),
+    ("version_filters", "honoured"): ("version_filters", "both"),
+    ("version_filters", "ignored"): ("version_filters", "ignored: ApprovalStatus, Label"),
+    ("version_metrics", "object"): ("version_metrics", "as an object"),
+    ("version_metrics", "text"): ("version_metrics", "as a text"),
+    ("missing_version", "200"): ("missing_version", "HTTP 200 without a name"),
     ("order", "honoured"): (
         "order_by",
         "honoured; by default newest first, without a direction oldest first",
@@ -167,13 +190,21 @@ def ask(pai_emulator: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
     monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", pai_emulator.connection_uri)
 
     def run(*arguments: str, leaves: bool = False) -> Report:
-        before = pai_emulator.runs(), experiments(pai_emulator)
+        before = contents(pai_emulator)
         report = Report(main(list(arguments)), *capsys.readouterr())
         assert SECRET not in report.output + report.errors
-        assert ((pai_emulator.runs(), experiments(pai_emulator)) != before) == leaves
+        assert (contents(pai_emulator) != before) == leaves
         return report
 
     return run
+
+
+def contents(emulator: PaiEmulator) -> tuple[list[Any], list[str], list[Any]]:
+    """The runs, the experiments and the models in the emulator."""
+    return emulator.runs(), experiments(emulator), emulator.models()
+
+
+NOTHING: tuple[list[Any], list[str], list[Any]] = ([], [], [])
 
 
 def experiments(emulator: PaiEmulator) -> list[str]:
@@ -193,15 +224,17 @@ def test_everything_is_as_assumed(ask: Any, pai_emulator: Any) -> None:
         name, seen = SEEN.get((quirk, value), ("console_page", report.found["console_page"][1]))
         assert report.found[name][1] == seen
     assert f"{pai_emulator.url}, workspace 145883;" in report.output
-    assert "26 assumptions: 24 as assumed, 0 different, 2 not decidable." in report.output
-    assert re.fullmatch(r"Removed airflow-provider-pai-conformance-\w{8}, with its runs.\n", report.errors)
+    assert "36 assumptions: 34 as assumed, 0 different, 2 not decidable." in report.output
+    assert re.fullmatch(
+        r"Removed airflow-provider-pai-conformance-\w{8}, with its runs and versions.\n", report.errors
+    )
 
 
 def test_it_asks_for_little(ask: Any, pai_emulator: Any) -> None:
     ask()
     counts = pai_emulator.request_counts
     assert counts["ListRuns"] <= 31
-    assert sum(counts.values()) <= 75
+    assert sum(counts.values()) <= 115
 
 
 def test_a_new_experiment_is_asked_for_at_once(ask: Any, pai_emulator: Any) -> None:
@@ -245,7 +278,7 @@ def test_it_ends_whatever_pai_does(quirks: dict[str, Any]) -> None:
         with contextlib.redirect_stdout(io.StringIO()) as output:
             assert main([]) in (0, 1)
         assert "unforeseen" not in output.getvalue()
-        assert (emulator.runs(), experiments(emulator)) == ([], [])
+        assert contents(emulator) == NOTHING
 
 
 def test_a_page_that_is_too_large(ask: Any, pai_emulator: Any) -> None:
@@ -294,6 +327,18 @@ FAULTS = {
     "metric_values": (
         Fault("patch", "GetRun", after=4, fields={"Metrics": [{"Key": "valued", "Value": 0.9}]}),
         "0.93 comes back as 0.9",
+    ),
+    "version_filters": (
+        Fault("patch", "ListModelVersions", after=5, times=3, fields={"Versions": []}),
+        "ApprovalStatus: ListModelVersions does not show 0.1.0 after",
+    ),
+    "registry_labels": (
+        Fault("error", "CreateModelVersionLabels", after=1, status=400, code="LabelExists"),
+        "a label that exists is refused: HTTP 400 LabelExists",
+    ),
+    "version_metrics": (
+        Fault("patch", "GetModelVersion", after=5, fields={"Metrics": {}}),
+        "{'Results': [{'Metrics': {'accuracy': 0.93}}]} comes back as {}",
     ),
     "missing_run": (Fault("error", "GetRun", after=5, status=400, code="InvalidRun"), "HTTP 400 InvalidRun"),
 }
@@ -352,6 +397,11 @@ def test_throttling_is_reported_if_it_comes(ask: Any, pai_emulator: Any) -> None
 # --- what PAI refuses to this key, or does not do at all ---------------------------------------------
 
 
+OF_VERSIONS = {
+    *("version_names", "version_pages", "version_filters", "registry_labels", "version_metrics"),
+    "missing_version",
+}
+OF_MODELS = OF_VERSIONS | {"new_version", "model_names", "model_name_match", "model_labels"}
 WITHOUT = {
     "UpdateRun": {"label_characters", "update_run", "late_labels"},
     "LogRunMetrics": {"nan", "metric_timestamp", "metric_values"},
@@ -361,8 +411,18 @@ WITHOUT = {
     "GetExperiment": {"new_experiment"},
     "ListExperiment": {"experiment_names"},
     "GetDefaultWorkspace": {"default_workspace"},
-    "CreateExperiment": set(NAMES) - {"page_size", "error_body", "default_workspace"},
-    "CreateRun": set(NAMES) - {"page_size", "error_body", "default_workspace", "experiment_names"},
+    "GetModel": {"new_version", "model_labels"},
+    "ListModels": {"model_names", "model_name_match"},
+    "GetModelVersion": {"new_version", "registry_labels", "version_metrics", "missing_version"},
+    "ListModelVersions": {"new_version", "version_pages", "version_filters"},
+    "UpdateModelVersion": {"version_filters"},
+    "CreateModelVersionLabels": {"registry_labels"},
+    "CreateModelVersion": OF_VERSIONS | {"new_version", "model_names"},
+    "CreateModel": OF_MODELS,
+    "CreateExperiment": set(NAMES) - OF_MODELS - {"page_size", "error_body", "default_workspace"},
+    "CreateRun": set(NAMES)
+    - OF_MODELS
+    - {"page_size", "error_body", "default_workspace", "experiment_names"},
 }
 
 
@@ -379,22 +439,30 @@ def test_a_narrow_policy_leaves_the_rest_decidable(ask: Any, pai_emulator: Any, 
 
 
 KINDS = ["throttle", "server_error", "error", "html", "reset", "reset_after", "truncate"]
-PLACES = [("CreateExperiment", 0), ("CreateRun", 3), ("ListRuns", 6), ("UpdateRun", 2), ("DeleteRun", 2)]
+PLACES = [
+    *[("CreateExperiment", 0), ("CreateRun", 3), ("ListRuns", 6), ("UpdateRun", 2), ("DeleteRun", 2)],
+    *[("CreateModel", 0), ("CreateModelVersion", 1), ("DeleteModelVersion", 2), ("ListModels", 0)],
+]
 
 
 @pytest.mark.any_airflow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_midway_leaves_nothing(ask: Any, pai_emulator: Any, kind: str) -> None:
     pai_emulator.quirks.experiment_with_runs = "refused"  # else a forgotten run would go unnoticed
+    pai_emulator.quirks.model_with_versions = "refused"
     for action, after in PLACES:
-        if (kind, action) == ("error", "DeleteRun"):
+        if kind == "error" and action.startswith("Delete"):
             continue  # another test covers what may not be removed
         pai_emulator.inject(Fault(kind, action, after=after))
         report = ask()
         assert list(report.found) == NAMES
         # If the answer was lost and the experiment does not show, the command names it to be safe.
-        perhaps = "NOT REMOVED: perhaps an experiment airflow-provider-pai-conformance-" in report.errors
-        assert perhaps == (action == "CreateExperiment" and kind in ("server_error", "html", "reset"))
+        perhaps = re.search(
+            r"NOT REMOVED: perhaps an? (\w+) airflow-provider-pai-conformance-", report.errors
+        )
+        unknown = kind in ("server_error", "html", "reset")
+        left = {"CreateExperiment": "experiment", "CreateModel": "model"}.get(action) if unknown else None
+        assert (perhaps and perhaps[1]) == left
         assert report.status == (2 if perhaps else 0)
 
 
@@ -416,7 +484,27 @@ def test_what_cannot_be_removed_is_reported(ask: Any, pai_emulator: Any) -> None
     pai_emulator.clear_faults()
     report = ask(*removal_arguments(report), leaves=True)
     assert (report.status, report.found) == (0, {})
-    assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
+    assert contents(pai_emulator) == NOTHING
+
+
+def test_a_twin_of_the_model_is_removed(ask: Any, signals: Any, pai_emulator: Any) -> None:
+    pai_emulator.quirks.model_names = "repeatable"
+    pai_emulator.inject("reset_after", action="CreateModel", after=1)
+    report = ask()
+    assert (report.status, report.found["model_names"][0]) == (0, "not decidable")
+    signals({("CreateModel", 2): signal.SIGTERM})
+    assert ask().status == 128 + signal.SIGTERM
+
+
+def test_a_model_that_cannot_be_removed_is_named_and_removed_later(ask: Any, pai_emulator: Any) -> None:
+    pai_emulator.inject("error", action="DeleteModel", times=None)
+    report = ask(leaves=True)
+    (model,) = pai_emulator.models()
+    assert (report.status, experiments(pai_emulator)) == (2, [])
+    assert f"NOT REMOVED: the model {model['ModelId']}, because: DeleteModel: NoPermission" in report.errors
+    pai_emulator.clear_faults()
+    assert ask(*removal_arguments(report), leaves=True).status == 0
+    assert contents(pai_emulator) == NOTHING
 
 
 def test_a_twin_of_the_experiment_is_removed(ask: Any, signals: Any, pai_emulator: Any) -> None:
@@ -436,7 +524,7 @@ def test_all_twins_that_an_earlier_command_left_are_removed(ask: Any, pai_emulat
     for experiment_id in [pai_emulator.add_experiment(name) for _ in range(3)]:
         pai_emulator.add_run(experiment_id=experiment_id)
     assert ask("--remove", name, leaves=True).status == 0
-    assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
+    assert contents(pai_emulator) == NOTHING
 
 
 def removal_arguments(report: Report) -> list[str]:
@@ -530,6 +618,7 @@ def heard() -> Iterator[None]:
 def signals(heard: None, pai_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Send a process signals while some requests are on their way: ``{(action, count): signal}``."""
     pai_emulator.quirks.experiment_with_runs = "refused"  # else a forgotten run would go unnoticed
+    pai_emulator.quirks.model_with_versions = "refused"
     # A request that is on its way is still carried out, so its effect shows a moment later.
     monkeypatch.setattr("airflow_provider_pai.conformance.asking.PAUSES", (0.0, 0.1, 0.5, 5.0))
 
@@ -547,7 +636,10 @@ def signals(heard: None, pai_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> 
 POINTS = {
     signal.SIGINT: [("CreateExperiment", 1), ("ListRuns", 2), ("ListRuns", 9), ("UpdateRun", 1)],
     signal.SIGTERM: [("CreateExperiment", 1), ("CreateRun", 6), ("ListRuns", 28), ("LogRunMetrics", 2)],
-    signal.SIGHUP: [("CreateRun", 1), ("DeleteRun", 1), ("ListRuns", 20), ("GetExperiment", 1)],
+    signal.SIGHUP: [
+        *[("CreateRun", 1), ("DeleteRun", 1), ("ListRuns", 20), ("GetExperiment", 1)],
+        *[("CreateModel", 1), ("CreateModelVersion", 3)],
+    ],
 }
 """When each signal comes. PAI carries out the request, and the command never reads the answer."""
 
@@ -580,7 +672,7 @@ def test_the_second_signal_leaves_what_is_left_and_says_so(ask: Any, signals: An
     assert left
     assert all(run["RunId"] in report.errors for run in left)
     assert ask(*removal_arguments(report), leaves=True).status == 0
-    assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
+    assert contents(pai_emulator) == NOTHING
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -607,7 +699,7 @@ def test_the_command_needs_no_database_and_can_be_interrupted(
     assert "\nInterrupted: " in f"\n{report.errors}"  # Airflow may have warned of its own settings before
     assert "Traceback" not in report.errors
     assert SECRET not in report.output + report.errors
-    assert (pai_emulator.runs(), experiments(pai_emulator)) == ([], [])
+    assert contents(pai_emulator) == NOTHING
 
 
 # --- the documents ------------------------------------------------------------------------------------------

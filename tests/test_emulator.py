@@ -1223,7 +1223,7 @@ def test_a_change_needs_a_time_to_come_and_a_running_emulator(pai_emulator: PaiE
 
 
 def test_unknown_faults_are_refused() -> None:
-    with pytest.raises(ValueError, match="no fault 'flood'; known are body, delete_run"):
+    with pytest.raises(ValueError, match="no fault 'flood'; known are approve_version, body"):
         Fault("flood")
     with pytest.raises(ValueError, match="at least once"):
         Fault("throttle", times=0)

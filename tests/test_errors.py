@@ -19,6 +19,7 @@ from airflow_provider_pai.api.errors import (
     PaiError,
     PaiExperimentNotFoundError,
     PaiLabelNotSeenError,
+    PaiModelNotFoundError,
     PaiNotFoundError,
     PaiNotJsonError,
     PaiPagingError,
@@ -39,6 +40,7 @@ API_KINDS = [
     PaiPermissionError,
     PaiNotFoundError,
     PaiExperimentNotFoundError,
+    PaiModelNotFoundError,
 ]
 EVERY: list[PaiError] = [
     PaiError("plain"),
@@ -52,7 +54,7 @@ EVERY: list[PaiError] = [
     *(kind("the message", **API) for kind in API_KINDS),
 ]
 TRANSIENT = {PaiTransportError, PaiNotJsonError, PaiPagingError, PaiThrottledError, PaiUnavailableError}
-RETRYABLE = TRANSIENT | {PaiExperimentNotFoundError, PaiLabelNotSeenError}
+RETRYABLE = TRANSIENT | {PaiExperimentNotFoundError, PaiLabelNotSeenError, PaiModelNotFoundError}
 PACKAGE = Path(errors.__file__).parent.parent
 PROMISES_A_SECOND_TRY = re.compile(r"\b(later|again|retry)\b")
 

@@ -21,7 +21,7 @@ NAME_TAKEN = ("conflict", "duplicate", "invalid", "server_error")
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not pause: an emulator in this process does everything at once."""
-    monkeypatch.setattr("airflow_provider_pai.api.experiments.VISIBLE_AFTER", (0.0, 0.001, 0.001, 0.001))
+    monkeypatch.setattr("airflow_provider_pai.api.by_name.VISIBLE_AFTER", (0.0, 0.001, 0.001, 0.001))
     monkeypatch.setattr("airflow_provider_pai.api.flow.BACKOFF_SECONDS", 0.001)
 
 

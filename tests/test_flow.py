@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_pai import api
 from airflow_provider_pai.api import (
     Credential,
     Failure,
@@ -60,6 +61,10 @@ READS = {
     "ListExperiment": lambda: list_experiments(),
     "ListWorkspaces": lambda: list_workspaces(),
     "GetDefaultWorkspace": lambda: get_default_workspace(),
+    "GetModel": lambda: api.get_model("model-1"),
+    "ListModels": lambda: api.list_models(),
+    "GetModelVersion": lambda: api.get_model_version("model-1", "1.0.0"),
+    "ListModelVersions": lambda: api.list_model_versions("model-1"),
 }
 WRITES = {
     "CreateRun": lambda: create_run("exp-1"),
@@ -72,6 +77,14 @@ WRITES = {
     "DeleteExperiment": lambda: delete_experiment("exp-1"),
     "SetExperimentLabels": lambda: set_experiment_labels("exp-1", {"a": "b"}),
     "DeleteExperimentLabel": lambda: delete_experiment_label("exp-1", "a"),
+    "CreateModel": lambda: api.create_model("n", workspace_id="1"),
+    "UpdateModel": lambda: api.update_model("model-1", name="n"),
+    "DeleteModel": lambda: api.delete_model("model-1"),
+    "DeleteModelLabels": lambda: api.delete_model_labels("model-1", "a"),
+    "CreateModelVersion": lambda: api.create_model_version("model-1", "https://host/model"),
+    "UpdateModelVersion": lambda: api.update_model_version("model-1", "1.0.0", approval_status="Approved"),
+    "DeleteModelVersion": lambda: api.delete_model_version("model-1", "1.0.0"),
+    "DeleteModelVersionLabels": lambda: api.delete_model_version_labels("model-1", "1.0.0", "a"),
 }
 each_read = pytest.mark.parametrize("ask", READS.values(), ids=READS.keys())
 each_write = pytest.mark.parametrize("ask", WRITES.values(), ids=WRITES.keys())

@@ -26,7 +26,6 @@ from airflow_provider_pai.api import (
     paging,
     walk_runs,
 )
-from airflow_provider_pai.api import experiments as experiments_module
 from airflow_provider_pai.api.metrics import metric_history
 
 START = datetime(2025, 10, 20, 12, tzinfo=timezone.utc)
@@ -520,15 +519,19 @@ def test_a_listing_of_workspaces_is_complete_whatever_page_size_is_granted(
     assert [workspace.workspace_id for workspace in found] == [str(number) for number in range(count)]
 
 
-def test_a_service_that_ignores_the_page_number_ends(play):
-    body = {"Workspaces": [{"WorkspaceId": "1"}], "TotalCount": 5}
+@pytest.mark.parametrize(("total", "sent_for_it"), [(None, 2), (1, 1), (5, 2)])
+def test_a_service_that_ignores_the_page_number_ends(play, total, sent_for_it):
+    body = {"Workspaces": [{"WorkspaceId": "1"}], "TotalCount": total}
     sent: list[Request] = []
     same = Response(status=200, headers={}, body=json.dumps(body).encode())
-    assert len(play(list_workspaces(), lambda _: same, sent)) == 1
-    assert len(sent) == 2
+    try:
+        assert len(play(list_workspaces(), lambda _: same, sent)) == 1
+    except PaiPagingError as failure:
+        assert (total, "page 2 with what came before" in str(failure)) == (5, True)
+    assert len(sent) == sent_for_it
 
 
 def test_workspaces_without_end_are_bounded(play, monkeypatch):
-    monkeypatch.setattr(experiments_module, "MAX_PAGES", 20)
+    monkeypatch.setattr(paging, "MAX_PAGES", 20)
     with pytest.raises(PaiPagingError, match="20 pages"):
         play(list_workspaces(), workspace_pages(10**6, 1, None))

@@ -27,6 +27,7 @@ from airflow_provider_pai.api.errors import (
     PaiError,
     PaiExperimentNotFoundError,
     PaiLabelNotSeenError,
+    PaiModelNotFoundError,
     PaiNotFoundError,
     PaiNotJsonError,
     PaiPagingError,
@@ -51,6 +52,16 @@ from airflow_provider_pai.api.experiments import (
 )
 from airflow_provider_pai.api.flow import Failure, Flow, Outcome, Request, Response
 from airflow_provider_pai.api.metrics import list_run_metrics, log_run_metrics
+from airflow_provider_pai.api.model_records import Model, ModelVersion
+from airflow_provider_pai.api.model_versions import (
+    create_model_version,
+    delete_model_version,
+    delete_model_version_labels,
+    get_model_version,
+    list_model_versions,
+    set_model_version_labels,
+    update_model_version,
+)
 from airflow_provider_pai.api.models import Experiment, Metric, Run, RunPage, Workspace
 from airflow_provider_pai.api.operations import (
     create_run,
@@ -65,6 +76,16 @@ from airflow_provider_pai.api.operations import (
 )
 from airflow_provider_pai.api.promotion import Promotion, promote_run
 from airflow_provider_pai.api.query import RunQuery
+from airflow_provider_pai.api.registry import (
+    create_model,
+    delete_model,
+    delete_model_labels,
+    get_model,
+    get_or_create_model,
+    list_models,
+    set_model_labels,
+    update_model,
+)
 from airflow_provider_pai.api.sources import credential_source
 
 if TYPE_CHECKING:
@@ -79,6 +100,8 @@ __all__ = [
     "Failure",
     "Flow",
     "Metric",
+    "Model",
+    "ModelVersion",
     "Outcome",
     "PaiApiError",
     "PaiAuthenticationError",
@@ -87,6 +110,7 @@ __all__ = [
     "PaiError",
     "PaiExperimentNotFoundError",
     "PaiLabelNotSeenError",
+    "PaiModelNotFoundError",
     "PaiNotFoundError",
     "PaiNotJsonError",
     "PaiPagingError",
@@ -106,17 +130,28 @@ __all__ = [
     "StaticCredential",
     "Workspace",
     "create_experiment",
+    "create_model",
+    "create_model_version",
     "create_run",
     "credential_source",
     "delete_experiment",
     "delete_experiment_label",
+    "delete_model",
+    "delete_model_labels",
+    "delete_model_version",
+    "delete_model_version_labels",
     "delete_run",
     "delete_run_label",
     "get_default_workspace",
     "get_experiment",
+    "get_model",
+    "get_model_version",
     "get_or_create_experiment",
+    "get_or_create_model",
     "get_run",
     "list_experiments",
+    "list_model_versions",
+    "list_models",
     "list_run_metrics",
     "list_runs",
     "list_runs_page",
@@ -124,8 +159,12 @@ __all__ = [
     "log_run_metrics",
     "promote_run",
     "set_experiment_labels",
+    "set_model_labels",
+    "set_model_version_labels",
     "set_run_labels",
     "update_experiment",
+    "update_model",
+    "update_model_version",
     "update_run",
     "walk_runs",
 ]

@@ -10,11 +10,14 @@ from typing import Any
 from airflow_provider_pai.api.errors import PaiUsageError
 
 __all__ = [
+    "check_choice",
+    "check_filters",
     "check_given",
     "check_keywords",
     "check_no_dict_as_text",
     "check_text",
     "encodable",
+    "nearest",
     "of_native_rendering",
     "parse_run_ids",
 ]
@@ -22,6 +25,8 @@ __all__ = [
 NARROWING = (
     *("run_id", "workspace_id", "experiment_id", "name", "source_type", "source_id", "labels"),
     *("created_after", "created_before", "among"),
+    *("approval_status", "domain", "format_type", "framework_type", "model_type", "origin", "task"),
+    "version_name",
 )
 """What narrows a question, which asks for any run without it."""
 DICT_AS_TEXT = re.compile(r"""\s*(\{\s*(["'\d].*)?\}|\[\s*(["'{].*)?\])\s*""", re.DOTALL)
@@ -85,9 +90,38 @@ def check_keywords(given: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     for keyword in given:
         if keyword not in known:
-            near = difflib.get_close_matches(keyword, known, n=1)
-            advice = f"Did you mean {near[0]!r}? " if near else ""
-            raise PaiUsageError(f"Unknown keyword {keyword!r}. {advice}Known are: {', '.join(known)}.")
+            raise PaiUsageError(
+                f"Unknown keyword {keyword!r}. {nearest(keyword, known)}Known are: {', '.join(known)}."
+            )
+
+
+def check_filters(given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse unknown keywords, and those that hold nothing: one that is there was meant.
+
+    :raises PaiUsageError: with what to write instead in its text.
+    """
+    check_keywords(given, known)
+    for name, value in given.items():
+        check_given(name, value)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return a text that is one of ``choices``.
+
+    :raises PaiUsageError: with the choices, and the nearest one, in its text.
+    """
+    choices = list(choices)
+    if value not in choices:
+        advice = nearest(value, choices) if isinstance(value, str) else ""
+        raise PaiUsageError(f"{name}={value!r} must be one of {', '.join(choices)}. {advice}".rstrip())
+    return str(value)
+
+
+def nearest(text: str, known: Iterable[str]) -> str:
+    """Return an error's question for the known text that is nearest to one, or nothing."""
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(str(text).lower(), by_lower, n=1)
+    return f"Did you mean {by_lower[near[0]]!r}? " if near else ""
 
 
 def parse_run_ids(run_id: Any) -> tuple[str, ...]:

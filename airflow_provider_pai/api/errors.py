@@ -15,8 +15,9 @@
         ├── PaiUnavailableError   (t)  5xx; ``retry_after`` as above
         ├── PaiAuthenticationError     wrong key, signature, clock or token
         ├── PaiPermissionError         the key is good, the permission is missing
-        └── PaiNotFoundError           no such run, experiment or workspace
-            └── PaiExperimentNotFoundError  (r)  no such experiment, or it is too new to be visible
+        └── PaiNotFoundError           no such run, experiment, workspace, model or version
+            ├── PaiExperimentNotFoundError  (r)  no such experiment, or it is too new to be visible
+            └── PaiModelNotFoundError       (r)  no such model or version, or it is too new to be visible
 
 An error says two things about a second try:
 
@@ -39,6 +40,7 @@ __all__ = [
     "PaiError",
     "PaiExperimentNotFoundError",
     "PaiLabelNotSeenError",
+    "PaiModelNotFoundError",
     "PaiNotFoundError",
     "PaiNotJsonError",
     "PaiPagingError",
@@ -174,7 +176,7 @@ class PaiPermissionError(PaiApiError):
 
 
 class PaiNotFoundError(PaiApiError):
-    """There is no such run, experiment or workspace, or this key may not see it."""
+    """There is no such run, experiment, workspace, model or version, or this key may not see it."""
 
 
 class PaiExperimentNotFoundError(PaiNotFoundError):
@@ -184,4 +186,14 @@ class PaiExperimentNotFoundError(PaiNotFoundError):
     hint = (
         "A new experiment may take up to a minute to become visible, so a retry may succeed later. If the "
         "experiment is not new, correct its id."
+    )
+
+
+class PaiModelNotFoundError(PaiNotFoundError):
+    """There is no such model or version, or PAI does not show it yet because it is new."""
+
+    retryable = True
+    hint = (
+        "A new model or version may take up to a minute to become visible, so a retry may succeed later. If "
+        "it is not new, correct the model's id and the version's name."
     )

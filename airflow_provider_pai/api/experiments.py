@@ -5,26 +5,11 @@ Source: the vendor's API pages of AIWorkSpace 2021-02-04. Each flow names its pa
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timezone
-from typing import TypedDict, TypeVar, cast
-
-import msgspec
+from typing import TypedDict, TypeVar
 
 from airflow_provider_pai.api.arguments import check_given
-from airflow_provider_pai.api.errors import (
-    PaiApiError,
-    PaiAuthenticationError,
-    PaiError,
-    PaiExperimentNotFoundError,
-    PaiNotFoundError,
-    PaiPagingError,
-    PaiPermissionError,
-    PaiResponseError,
-    PaiThrottledError,
-    PaiTransportError,
-    PaiUsageError,
-)
+from airflow_provider_pai.api.by_name import get_or_create, missing_as
+from airflow_provider_pai.api.errors import PaiExperimentNotFoundError, PaiUsageError
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call
 from airflow_provider_pai.api.models import (
     CreatedExperiment,
@@ -33,7 +18,7 @@ from airflow_provider_pai.api.models import (
     Workspace,
     WorkspacePage,
 )
-from airflow_provider_pai.api.paging import MAX_PAGES, PAGE_SIZE, Paginator
+from airflow_provider_pai.api.paging import PAGE_SIZE, NumberedPaginator, Paginator
 from airflow_provider_pai.api.parameters import pairs, path, required, segment, text, whole_number, write
 from airflow_provider_pai.api.query import Labels, parse_labels
 
@@ -48,17 +33,11 @@ __all__ = [
     "get_or_create_experiment",
     "list_experiments",
     "list_workspaces",
-    "says_taken",
     "set_experiment_labels",
     "update_experiment",
 ]
 
 T = TypeVar("T")
-
-VISIBLE_AFTER = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds before each look at what PAI may show late: a minute in total."""
-TAKEN = re.compile(r"already|conflict|duplicat|(?<!not )exist|in use|repeat|taken", re.IGNORECASE)
-LAST = datetime.max.replace(tzinfo=timezone.utc)
 
 
 def call_in_experiment(request: Request, answer: type[T]) -> Flow[T]:
@@ -66,16 +45,7 @@ def call_in_experiment(request: Request, answer: type[T]) -> Flow[T]:
 
     :raises PaiExperimentNotFoundError: PAI does not find it. It says so of a new experiment too.
     """
-    try:
-        return (yield from call(request, answer))
-    except PaiNotFoundError as error:
-        raise PaiExperimentNotFoundError(
-            error.message,
-            action=error.action,
-            status=error.status,
-            code=error.code,
-            request_id=error.request_id,
-        ) from None
+    return missing_as(PaiExperimentNotFoundError, call(request, answer))
 
 
 def create_experiment(
@@ -130,74 +100,11 @@ def get_or_create_experiment(
         accessibility=accessibility,
         labels=labels,
     )
-    return _get_or_create(name, workspace_id, creation)
-
-
-def _get_or_create(name: str, workspace_id: str, creation: Flow[str]) -> Flow[str]:
-    found = yield from list_experiments(workspace_id=workspace_id, name=name)
-    if found:
-        return _oldest(found)
-    try:
-        made = yield from creation
-    except PaiError as error:
-        if not _may_exist(error):
-            raise
-        found = yield from _named(name, workspace_id, VISIBLE_AFTER if says_taken(error) else (0.0,))
-        if not found:
-            raise
-        return _oldest(found)
-    found = yield from _named(name, workspace_id, VISIBLE_AFTER, made)
-    return _oldest(found) if found else made
-
-
-def says_taken(error: PaiError) -> bool:
-    """Tell whether PAI refused to create an experiment because of its name. Which code it uses is not
-    documented, so the words that any such code or message holds decide."""
-    if not isinstance(error, PaiApiError) or isinstance(error, PaiNotFoundError):
-        return False
-    return error.status == 409 or TAKEN.search(f"{error.code} {error.message}") is not None
-
-
-def _may_exist(error: PaiError) -> bool:
-    """Tell whether the experiment may exist after the creation failed: it existed, or the answer was lost."""
-    if isinstance(error, PaiTransportError):
-        return error.sent
-    surely_not = PaiAuthenticationError, PaiPermissionError, PaiThrottledError
-    return isinstance(error, (PaiApiError, PaiResponseError)) and not isinstance(error, surely_not)
-
-
-def _named(
-    name: str, workspace_id: str, pauses: tuple[float, ...], awaited: str | None = None
-) -> Flow[list[Experiment]]:
-    """Look for experiments of this name after each pause, until one shows, or ``awaited`` among them.
-
-    Return those that showed last. An error of PAI counts as a look that showed none.
-    """
-    found: list[Experiment] = []
-    for pause in pauses:
-        try:
-            found = yield from _after(pause, list_experiments(workspace_id=workspace_id, name=name))
-        except PaiError:
-            continue
-        if any(awaited in (None, experiment.experiment_id) for experiment in found):
-            break
-    return found
-
-
-def _after(pause: float, flow: Flow[T]) -> Flow[T]:
-    """Run a flow after ``pause`` seconds."""
-    request = msgspec.structs.replace(next(flow), wait=pause)
-    while True:
-        outcome = yield request
-        try:
-            request = flow.send(outcome)
-        except StopIteration as end:
-            return cast("T", end.value)
-
-
-def _oldest(experiments: list[Experiment]) -> str:
-    """Return the id of the oldest one. Between equals the order of PAI's listing decides, oldest first."""
-    return min(experiments, key=lambda found: found.gmt_create_time or LAST).experiment_id
+    return get_or_create(
+        lambda: list_experiments(workspace_id=workspace_id, name=name),
+        creation,
+        identity=lambda experiment: experiment.experiment_id,
+    )
 
 
 def get_experiment(experiment_id: str) -> Flow[Experiment]:
@@ -294,18 +201,18 @@ def list_experiments(
 
 def list_workspaces(*, page_size: int = PAGE_SIZE) -> Flow[list[Workspace]]:
     """Return the workspaces that this key may see (ListWorkspaces, which has page numbers and no token)."""
-    found: dict[str, Workspace] = {}
-    size = whole_number("page_size", page_size)
-    for number in range(1, MAX_PAGES + 1):
-        query = {"PageNumber": str(number), "PageSize": size}
-        request = Request(action="ListWorkspaces", path=path("workspaces"), query=query)
-        page: WorkspacePage = yield from call(request, WorkspacePage)
-        known = len(found)
-        found.update({workspace.workspace_id: workspace for workspace in page.workspaces})
-        # PAI may return smaller pages than asked for, so only a page without new workspaces is the end.
-        if len(found) == known or len(found) == page.total_count:
-            return list(found.values())
-    raise PaiPagingError(f"ListWorkspaces has not ended after {MAX_PAGES} pages; ask for larger pages.")
+    listing = NumberedPaginator[Workspace](
+        Request(
+            action="ListWorkspaces",
+            path=path("workspaces"),
+            query={"PageSize": whole_number("page_size", page_size)},
+        ),
+        WorkspacePage,
+        identity=lambda workspace: workspace.workspace_id,
+        created=lambda _: None,
+        direction=0,
+    )
+    return listing.rest()
 
 
 def get_default_workspace() -> Flow[Workspace]:

@@ -33,6 +33,7 @@ from airflow_provider_pai.api.errors import (
     PaiUsageError,
     printable,
 )
+from airflow_provider_pai.api.model_records import MaybeModel, MaybeModelVersion
 from airflow_provider_pai.api.models import MaybeRun, Page
 from airflow_provider_pai.api.reading import read
 from airflow_provider_pai.api.refusal import decoded, error_fields, error_kind, parsed_date, retry_after
@@ -229,7 +230,8 @@ def _check(request: Request, outcome: Outcome, answer: type[T]) -> tuple[T, Resp
             raise _error(request, outcome) from None
         raise
     # An error sent with status 200 would look like an empty list, or like a run that does not exist.
-    if isinstance(decoded, (Page, Acknowledgement, MaybeRun)) and not decoded.items and _has_code(outcome):
+    may_be_empty = Page, Acknowledgement, MaybeRun, MaybeModel, MaybeModelVersion
+    if isinstance(decoded, may_be_empty) and not decoded.items and _has_code(outcome):
         raise _error(request, outcome)
     return decoded, outcome
 

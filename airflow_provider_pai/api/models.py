@@ -34,6 +34,8 @@ __all__ = [
     "WorkspacePage",
     "json_number",
     "last_values",
+    "mapping",
+    "times_to_utc",
 ]
 
 
@@ -67,6 +69,8 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, datetime):
         return value.isoformat()
     return json_number(value) if isinstance(value, float) else value
@@ -91,7 +95,8 @@ else:  # ... and those on the wire, which __post_init__ converts
     Value = float | Literal["NaN", "Infinity", "-Infinity"] | None
 
 
-def _mapping(pairs: Any) -> dict[str, str]:
+def mapping(pairs: Any) -> dict[str, str]:
+    """Return labels or params as a dict: for ``__post_init__``."""
     if isinstance(pairs, dict):
         return pairs
     found: dict[str, str] = {}
@@ -100,7 +105,8 @@ def _mapping(pairs: Any) -> dict[str, str]:
     return found
 
 
-def _times_to_utc(record: Any) -> None:
+def times_to_utc(record: Any) -> None:
+    """Turn a record's times to UTC: for ``__post_init__``."""
     created, modified = record.gmt_create_time, record.gmt_modified_time
     if created is not None and created.tzinfo is not timezone.utc:
         set_field(record, "gmt_create_time", _utc(created))
@@ -169,10 +175,10 @@ class Run(Record, frozen=True, kw_only=True, gc=False, rename="pascal"):
     metrics: Items[Metric] = []
 
     def __post_init__(self) -> None:
-        set_field(self, "labels", _mapping(self.labels))
-        set_field(self, "params", _mapping(self.params))
+        set_field(self, "labels", mapping(self.labels))
+        set_field(self, "params", mapping(self.params))
         set_field(self, "metrics", _numbers(self.metrics))
-        _times_to_utc(self)
+        times_to_utc(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the compact JSON form that goes to XCom.
@@ -293,8 +299,8 @@ class Experiment(Record, frozen=True, kw_only=True, gc=False, rename="pascal"):
     labels: Pairs = {}
 
     def __post_init__(self) -> None:
-        set_field(self, "labels", _mapping(self.labels))
-        _times_to_utc(self)
+        set_field(self, "labels", mapping(self.labels))
+        times_to_utc(self)
 
 
 class CreatedExperiment(msgspec.Struct, frozen=True, rename="pascal"):

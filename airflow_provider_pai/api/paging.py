@@ -1,7 +1,8 @@
 """Read a listing page by page, losing nothing and returning nothing twice.
 
 The page token is opaque: the paginator sends it back unchanged. 0, an empty text or no token ends the
-listing. Pages may be empty, TotalCount may be missing, and the token may be a text.
+listing. Pages may be empty, TotalCount may be missing, and the token may be a text. Some listings have page
+numbers in place of tokens: :class:`NumberedPaginator` walks them by the same rules.
 
 **Runs are created and deleted while a listing is read.** A run inserted before the place that was reached
 makes PAI repeat a run: repeats are dropped by id. A run deleted there makes PAI skip a run. TotalCount shows
@@ -24,7 +25,7 @@ from airflow_provider_pai.api.errors import PaiPagingError, PaiResponseError
 from airflow_provider_pai.api.flow import Flow, Request, Response, exchange
 from airflow_provider_pai.api.models import Page
 
-__all__ = ["MAX_PAGES", "MAX_PASSES", "PAGE_SIZE", "Paginator"]
+__all__ = ["MAX_PAGES", "MAX_PASSES", "PAGE_SIZE", "NumberedPaginator", "Paginator"]
 
 PAGE_SIZE = 100
 MAX_PAGES = 10_000
@@ -41,6 +42,8 @@ class Tally:
     def __init__(self) -> None:
         self.fell = False
         self.found_new = False
+        self.brought_something = False
+        """Whether the last page held an item that this pass had not seen."""
         self.began: datetime | None = None
         """The server's clock on the first page: what was created from then on may have been inserted."""
         self._pages = 0
@@ -66,6 +69,7 @@ class Tally:
         ``new`` if no earlier pass had seen one of them either.
         """
         self._taken += len(times)
+        self.brought_something = bool(times)
         self.found_new |= new
         if self.began is not None:
             maybe = [time for time in times if time is not None and time >= self.began]
@@ -73,12 +77,21 @@ class Tally:
             self._surely_inserted += sum(time >= self.began + timedelta(seconds=1) for time in maybe)
 
     @property
+    def missing(self) -> int | None:
+        """How many items PAI says there are, beyond those that were taken."""
+        return None if self._total is None else max(0, self._total - self._taken)
+
+    @property
+    def grown(self) -> int:
+        """By how many items TotalCount has risen since the first page."""
+        return 0 if self._total is None else self._total - self._first_total
+
+    @property
     def adds_up(self) -> bool:
         """Whether a whole pass found as many items as there were and as were inserted meanwhile."""
         if self._pages == 1 or self._total is None or self.began is None:
             return True
-        grown = self._total - self._first_total
-        return self._taken == self._total and self._surely_inserted <= grown <= self._maybe_inserted
+        return self._taken == self._total and self._surely_inserted <= self.grown <= self._maybe_inserted
 
 
 class Paginator(Generic[Item]):
@@ -157,14 +170,16 @@ class Paginator(Generic[Item]):
                 f"{self._request.action} has not ended after {MAX_PAGES} pages; narrow the query "
                 "or ask for larger pages."
             )
-        request = self._request
-        if self._token:
-            request = msgspec.structs.replace(request, query={**request.query, "PageToken": self._token})
-        page, response = yield from exchange(request, self._page)
+        query = {**self._request.query, **self._next_place()}
+        page, response = yield from exchange(msgspec.structs.replace(self._request, query=query), self._page)
         self._tally.open_page(page.total_count, response.date)
         new = self._take(page.items)
         self._advance(page, response)
         return new
+
+    def _next_place(self) -> dict[str, str]:
+        """Return the parameters that name the next page."""
+        return {"PageToken": self._token} if self._token else {}
 
     def _take(self, items: list[Item]) -> list[Item]:
         """Return the items of a page that are wanted and were not returned before."""
@@ -201,11 +216,16 @@ class Paginator(Generic[Item]):
         self._last = last
 
     def _advance(self, page: Page, response: Response) -> None:
-        token = page.next_token
         enough = self._most is not None and self._found >= self._most
         if enough or (self._in_order and page.items and self._beyond(page.items[-1])):
             self._finish(doubtful=False)
-        elif not token:
+        else:
+            self._turn(page, response)
+
+    def _turn(self, page: Page, response: Response) -> None:
+        """Note which page comes next, or that this was the last one."""
+        token = page.next_token
+        if not token:
             # Newest first, an insertion moves all items forward by as much as a deletion moves them back.
             compensated = self._direction < 0 and self._in_order
             self._finish(doubtful=not compensated and not self._tally.adds_up)
@@ -233,12 +253,45 @@ class Paginator(Generic[Item]):
             self._begin()
         elif tally.fell or doubtful:
             raise PaiPagingError(
-                f"{self._request.action}: runs came, were deleted or lost their label each of the "
+                f"{self._request.action}: records came, were deleted or lost their label each of the "
                 f"{MAX_PASSES} times that the listing was read, so some may be missing. Narrow the query, or "
                 "list again later."
             )
         else:
             self.done = True
+
+
+class NumberedPaginator(Paginator[Item]):
+    """Reads a listing that has page numbers and no token.
+
+    PAI may grant smaller pages than asked for, and TotalCount may be missing, so a page ends the listing only
+    if it is empty, or if it is short and as many items as TotalCount says were read. Where a page brings
+    nothing new although items are missing, PAI ignores the number, which is an error.
+    """
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._number = 1
+        self._repeats = 0
+
+    def _next_place(self) -> dict[str, str]:
+        return {"PageNumber": str(self._number)}
+
+    def _turn(self, page: Page, response: Response) -> None:
+        tally, size = self._tally, int(self._request.query["PageSize"])
+        self._repeats += not tally.brought_something
+        if not page.items or (len(page.items) < size and tally.missing == 0):
+            self._finish(doubtful=not tally.adds_up)
+        elif tally.brought_something or 0 < self._repeats <= tally.grown:
+            self._number += 1  # where PAI ignores the order, insertions repeat whole pages
+        elif tally.missing:
+            raise PaiPagingError(
+                f"{self._request.action} answered page {self._number} with what came before, so the listing "
+                f"would never end (request id {page.request_id or 'not given'}). List again later, or ask "
+                "for larger pages."
+            )
+        else:
+            self._finish(doubtful=False)
 
 
 def _is_text(token: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_pai.api.arguments import check_choice
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.flow import Request
 from airflow_provider_pai.api.query import (
@@ -132,15 +133,6 @@ def whole_number(name: str, value: Any, least: int = 1) -> str:
     return str(value)
 
 
-def _choice(*choices: str) -> Callable[[str, Any], str]:
-    def encode(name: str, value: Any) -> str:
-        if value not in choices:
-            raise PaiUsageError(f"{name}={value!r} must be one of {', '.join(choices)}.")
-        return str(value)
-
-    return encode
-
-
 def _flag(name: str, value: Any) -> str:
     if not isinstance(value, bool):
         raise PaiUsageError(f"{name}={value!r} must be True or False.")
@@ -170,8 +162,8 @@ _PARAMETERS: dict[str, tuple[str, Callable[[str, Any], str]]] = {
     "max_results": ("MaxResults", whole_number),
     "page_number": ("PageNumber", whole_number),
     "page_size": ("PageSize", whole_number),
-    "sort_by": ("SortBy", _choice(*ORDER_FIELDS)),
-    "order": ("Order", _choice("ASC", "DESC")),
+    "sort_by": ("SortBy", lambda name, value: check_choice(name, value, ORDER_FIELDS)),
+    "order": ("Order", lambda name, value: check_choice(name, value, ("ASC", "DESC"))),
 }
 _CONTRADICTIONS = (
     (("page_token", "max_results"), ("page_number", "page_size"), "page by token or by number"),

@@ -7,6 +7,7 @@ not hide all others:
 field                                        a value of another kind
 ============================================ ============================================================
 RunId, Key, the lists, NextPageToken         the answer is refused: nobody would know what was meant
+ModelId, VersionName, ApprovalStatus         the answer is refused, likewise
 an experiment's or workspace's own id        a number is its text; else the answer is refused
 Labels, Params: Value                        a number or a boolean is its text; else the answer is refused
 Step                                         1.0 and "1" are 1; else the answer is refused, since the
@@ -16,6 +17,9 @@ Metric Value                                 "0.9" is 0.9, 1e400 is infinite; el
 GmtCreateTime                                a time without seconds is one; else it is absent, and a query
                                              for a window of time is refused (``RunQuery.undecided``)
 GmtModifiedTime, Timestamp, TotalCount       "1" and 1.0 are 1; else it is absent
+Metrics of a model's version, its specs      a text that is a JSON object is that object; else it is
+                                             absent
+LatestVersion of a model                     is read by this table; absent where it would be refused
 every other text or boolean                  a number is its text, "true" is true; else it is absent
 ============================================ ============================================================
 
@@ -41,9 +45,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 
-DECIDING = ("run_id", "key", "next_page_token", "step")
+DECIDING = ("run_id", "key", "next_page_token", "step", "model_id", "version_name", "approval_status")
 """What is decided by these fields would be wrong without them."""
 TIMES = ("gmt_create_time", "gmt_modified_time")
+DOCUMENTS = ("metrics", "inference_spec", "training_spec", "extra_info")
+"""JSON objects of any form. A list of metrics is not among them: it is read item by item."""
 WHOLE = ("step", "timestamp", "total_count")
 WITHOUT_SECONDS = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d)(Z|[+-]\d\d:?\d\d)")
 
@@ -71,7 +77,7 @@ def _mended(kind: Any, record: Any, action: str) -> Any:
         if item is not None and isinstance(value, list):
             mended[field.encode_name] = [_mended(item, each, action) for each in value]
         elif item is None:
-            value = _value(kind, field.name, value)
+            value = _mended(_record_in(field.type), _value(kind, field.name, value), action)
             if not _fits(value, field.type):
                 if field.required or field.name in DECIDING or kind.__name__ == "Pair":
                     continue  # refused, when it is converted
@@ -97,6 +103,8 @@ def _value(kind: type, name: str, value: Any) -> Any:
             return math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
             return value
+    if name in DOCUMENTS and isinstance(value, str):
+        return _document(value)
     if isinstance(value, bool) and kind.__name__ == "Pair":
         return str(value).lower()
     if name == "is_default":
@@ -117,6 +125,14 @@ def _time(value: Any) -> Any:
         return "no time"
 
 
+def _document(text: str) -> Any:
+    """Return the JSON that a text holds; nothing where there is no text."""
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return text
+
+
 def _fits(value: Any, kind: Any) -> bool:
     try:
         msgspec.convert(value, kind)
@@ -131,8 +147,15 @@ def _item_of(kind: Any) -> Any:
     for part in (kind, *get_args(kind)):
         if get_origin(part) is list:
             (item,) = get_args(part)
-            return item if isinstance(item, type) and issubclass(item, msgspec.Struct) else None
+            return _record_in(item)
     return None
+
+
+@functools.cache
+def _record_in(kind: Any) -> Any:
+    """Return the kind of record that a field holds, or ``None``."""
+    parts = (kind, *get_args(kind))
+    return next((part for part in parts if isinstance(part, type) and issubclass(part, msgspec.Struct)), None)
 
 
 @functools.cache

@@ -9,7 +9,8 @@ from collections import Counter
 from airflow_provider_pai import api
 from airflow_provider_pai.conformance.assumptions import AS_ASSUMED, DIFFERENT, NOT_DECIDABLE
 from airflow_provider_pai.conformance.interruption import Interrupted, Signals
-from airflow_provider_pai.conformance.scene import PREFIX, Scene
+from airflow_provider_pai.conformance.registered import PREFIX
+from airflow_provider_pai.conformance.scene import Scene
 from airflow_provider_pai.conformance.survey import ASSUMPTIONS, survey
 from airflow_provider_pai.hooks import PaiHook
 
@@ -24,19 +25,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_pai.conformance",
         description="Check whether a PAI behaves as this provider assumes. Creates a temporary experiment "
-        "with a few runs, and removes it.",
+        "with a few runs and a temporary model with a few versions, and removes them.",
         epilog="Exit status: 0 if nothing is different, 1 if something is different, 2 if the command could "
         "not run or something is left in PAI, 128 + n after signal n.",
     )
     parser.add_argument("--conn-id", default=PaiHook.default_conn_name, help="default: %(default)s")
     parser.add_argument("--workspace-id", help="instead of the connection's")
     parser.add_argument("--artifact-uri", help="an OSS path, if PAI creates no experiment without one")
-    parser.add_argument(
-        "--remove", metavar="NAME", help="only remove the experiment that an earlier command left"
-    )
+    parser.add_argument("--remove", metavar="NAME", help="only remove what an earlier command left")
     options = parser.parse_args(arguments)
     if options.remove and not options.remove.startswith(PREFIX):
-        parser.error(f"--remove takes experiments that this command created, named {PREFIX}…")
+        parser.error(f"--remove takes what this command created, named {PREFIX}…")
 
     hook = PaiHook(options.conn_id, workspace_id=options.workspace_id)
     try:
@@ -54,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return GOOD if _remove(client, scene, signals) else COULD_NOT
             place = f"workspace {workspace_id}" if workspace_id else "the default workspace"
             scene = Scene(workspace_id, options.artifact_uri)
-            print(f"{hook.settings.endpoint}, {place}; the temporary experiment is {scene.name}.\n")
+            print(f"{hook.settings.endpoint}, {place}; what is temporary is named {scene.name}.\n")
             return _examine(client, scene, signals)
     finally:
         hook.close()
@@ -123,7 +122,7 @@ def _remove(client: api.PaiClient, scene: Scene, signals: Signals) -> bool:
             file=sys.stderr,
         )
         return False
-    print(f"Removed {scene.name}, with its runs.", file=sys.stderr)
+    print(f"Removed {scene.name}, with its runs and versions.", file=sys.stderr)
     return True
 
 

@@ -17,7 +17,7 @@ from airflow_provider_pai.api.flow import Flow, Outcome, Request, Response, exch
 from airflow_provider_pai.api.models import MaybeRun, Run, RunPage
 from airflow_provider_pai.api.parameters import path
 
-__all__ = ["Answer", "Asker", "Listing", "NotDecidable", "short", "until"]
+__all__ = ["Answer", "Asker", "Listing", "NotDecidable", "short", "surely_refused", "until"]
 
 PACE_SECONDS = 0.2
 """The pause before each ListRuns: 15 requests in 3 seconds, where the account's quota is 50."""
@@ -164,3 +164,11 @@ def until(attempt: Callable[[float], Flow[T | None]]) -> Flow[tuple[T | None, fl
 
 def _is_throttle(response: Response) -> bool:
     return response.status >= 400 and (response.status == 429 or b"Throttling" in response.body[:2000])
+
+
+def surely_refused(error: api.PaiError) -> bool:
+    """Tell whether PAI cannot have carried out the request."""
+    if isinstance(error, api.PaiTransportError):
+        return not error.sent
+    refusals = api.PaiApiError, api.PaiConfigurationError, api.PaiUsageError
+    return isinstance(error, refusals) and not isinstance(error, api.PaiUnavailableError)

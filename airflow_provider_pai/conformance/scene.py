@@ -7,33 +7,33 @@ clean-up asks PAI what there is, besides what this process remembers.
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 from airflow_provider_pai import api
 from airflow_provider_pai.api.flow import Flow
 from airflow_provider_pai.api.models import Run, RunPage
 from airflow_provider_pai.conformance import asking
-from airflow_provider_pai.conformance.asking import Answer, Asker, Listing, NotDecidable, short, until
+from airflow_provider_pai.conformance.asking import (
+    Answer,
+    Listing,
+    NotDecidable,
+    short,
+    surely_refused,
+    until,
+)
+from airflow_provider_pai.conformance.registered import MOST_PAGES, Registered
 
-__all__ = ["MOST_PAGES", "PREFIX", "Scene"]
+__all__ = ["MOST_PAGES", "Scene"]
 
-PREFIX = "airflow-provider-pai-conformance-"
-MOST_PAGES = 20
 ENDINGS = "caebd"
 """The ends of the runs' names, in another order than that of their creation."""
 
-T = TypeVar("T")
 
-
-class Scene(Asker):
+class Scene(Registered):
     """Creates in PAI what the checks need: each thing when a check first needs it, and only once."""
 
     def __init__(self, workspace_id: str | None, artifact_uri: str | None = None) -> None:
         super().__init__()
-        self.mark = secrets.token_hex(4)
-        self.name = f"{PREFIX}{self.mark}"
         self.experiment_id: str | None = None
         self.run_ids: list[str] = []
         """Runs that were created and not removed."""
@@ -45,13 +45,14 @@ class Scene(Asker):
         self._surely_there = False
         self._twin_id: str | None = None
         self._maybe_twin = False
-        self._made: dict[str, tuple[Any, Exception | None]] = {}
+        self._by_name = False
 
     @classmethod
     def left_behind(cls, name: str, workspace_id: str | None) -> Scene:
         """Return the scene that an earlier command left under this name, to remove it."""
         scene = cls(workspace_id)
-        scene.name, scene._maybe_made = name, True
+        scene.name, scene._by_name = name, True
+        scene._maybe_made = scene._maybe_model = True
         return scene
 
     # --- making -------------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ class Scene(Asker):
             try:
                 self.experiment_id = yield from self.do(self._new_experiment(workspace_id))
             except api.PaiError as error:
-                self._maybe_made = not _surely_refused(error)
+                self._maybe_made = not surely_refused(error)
                 raise
             return self.experiment_id
 
@@ -90,7 +91,7 @@ class Scene(Asker):
         try:
             self._twin_id = yield from self.do(self._new_experiment(workspace_id))
         except api.PaiError as error:
-            self._maybe_twin = not _surely_refused(error)
+            self._maybe_twin = not surely_refused(error)
             if isinstance(error, api.PaiApiError):
                 return error
             raise
@@ -233,30 +234,22 @@ class Scene(Asker):
 
         return (yield from self._once("pages_of_two", make))
 
-    def _once(self, what: str, make: Callable[[], Flow[T]]) -> Flow[T]:
-        if what not in self._made:
-            try:
-                self._made[what] = (yield from make()), None
-            except (api.PaiError, NotDecidable) as error:
-                # Later checks that need it cannot be decided. They do not count as further faults of PAI.
-                permanent = isinstance(error, api.PaiPermissionError)
-                self._made[what] = None, error if permanent else NotDecidable(str(error))
-                raise
-        value, failure = self._made[what]
-        if failure is not None:
-            raise failure
-        return cast("T", value)
-
     # --- removing -----------------------------------------------------------------------------------------
 
     @property
     def made_something(self) -> bool:
         """Whether PAI may hold something that this command created."""
-        return self._maybe_made
+        return self._maybe_made or self._maybe_model
 
     @property
     def left(self) -> str:
         """Describe what PAI may still hold."""
+        return ", and ".join(filter(None, [self._experiment_left, self.model_left]))
+
+    @property
+    def _experiment_left(self) -> str:
+        if not self._maybe_made:
+            return ""
         if self.experiment_id is None:
             return f"perhaps an experiment {self.name} in workspace {self._workspace_id}"
         runs = f" and its runs {', '.join(self.run_ids)}" if self.run_ids else ""
@@ -265,15 +258,24 @@ class Scene(Asker):
         return f"the experiment {self.experiment_id} ({where}){runs}{twin}"
 
     def remove(self) -> Flow[str]:
-        """Remove everything. Return why something is left, or an empty text.
+        """Remove everything. Return why something is left, or an empty text."""
+        model = yield from self._patiently(self._remove_model)
+        if self._by_name and self.model_id is None:  # the name was perhaps given to an experiment alone
+            self._maybe_model, model = False, ""
+        experiment = yield from self._patiently(self._remove_experiment)
+        if self._by_name and self.model_id is not None and self.experiment_id is None:
+            self._maybe_made, experiment = False, ""
+        return "; ".join(filter(None, [experiment, model]))
 
-        Repeats the attempt for a minute, since PAI may show late what it has just created.
+    def _patiently(self, removal: Callable[[float], Flow[None]]) -> Flow[str]:
+        """Repeat a removal for a minute, since PAI may show late what it has just created.
+
+        Return why something is left, or an empty text.
         """
         problem = ""
         for pause in asking.PAUSES:
             try:
-                if self._maybe_made:
-                    yield from self._remove(pause)
+                yield from removal(pause)
                 return ""
             except (api.PaiError, NotDecidable) as error:
                 problem = str(error)
@@ -281,7 +283,9 @@ class Scene(Asker):
                     return problem
         return problem
 
-    def _remove(self, wait: float) -> Flow[None]:
+    def _remove_experiment(self, wait: float) -> Flow[None]:
+        if not self._maybe_made:
+            return
         if self.experiment_id is None or self._maybe_twin:
             shown = yield from self._shown(wait)
             wait = 0.0
@@ -340,11 +344,3 @@ class Scene(Asker):
             listed = []
         ours = [run.run_id for run in listed if run.experiment_id == self.experiment_id]
         return list(dict.fromkeys([*self.run_ids, *ours]))
-
-
-def _surely_refused(error: api.PaiError) -> bool:
-    """Tell whether PAI cannot have carried out the request."""
-    if isinstance(error, api.PaiTransportError):
-        return not error.sent
-    refusals = api.PaiApiError, api.PaiConfigurationError, api.PaiUsageError
-    return isinstance(error, refusals) and not isinstance(error, api.PaiUnavailableError)

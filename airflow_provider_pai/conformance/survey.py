@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_pai import api
 from airflow_provider_pai.api.flow import Flow
-from airflow_provider_pai.conformance import answering, filtering, paging, writing
+from airflow_provider_pai.conformance import answering, filtering, paging, registry, writing
 from airflow_provider_pai.conformance.asking import NotDecidable
 from airflow_provider_pai.conformance.assumptions import DIFFERENT, NOT_DECIDABLE, Assumption, Finding
 from airflow_provider_pai.conformance.scene import Scene
@@ -16,7 +16,7 @@ __all__ = ["ASSUMPTIONS", "survey"]
 
 _ALL = [
     item
-    for module in (paging, filtering, writing, answering)
+    for module in (paging, filtering, writing, registry, answering)
     for item in vars(module).values()
     if isinstance(item, Assumption)
 ]

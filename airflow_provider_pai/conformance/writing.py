@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_pai import api
-from airflow_provider_pai.api.experiments import says_taken
+from airflow_provider_pai.api.by_name import says_taken
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request
 from airflow_provider_pai.api.models import Experiment, MaybeRun, MetricPage
 from airflow_provider_pai.api.parameters import pairs, path, write

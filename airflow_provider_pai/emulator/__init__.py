@@ -6,8 +6,9 @@ emulator cannot share a mistake. A request passes through these modules::
     server   a thread and a port                   PaiEmulator; __main__ has the command line
     origin   refuses web pages of other sites
     wire     records it, applies faults, verifies  faults, signature; control serves other processes
-    routes   finds the operation                   runs, experiments; parameters and paging read the request
-    account  carries it out                        records, clock
+    routes   finds the operation                   runs, experiments, registry, versions; parameters and
+                                                   paging read the request
+    account  carries it out                        models, records, clock
     state    SQLite                                listing, the index of ListRuns
 """
 

@@ -1,4 +1,5 @@
-"""The contents of one Alibaba Cloud account: workspaces, experiments and runs, as a test arranges them.
+"""The contents of one Alibaba Cloud account, as a test arranges them: workspaces, experiments and runs, and
+by `models` the model registry.
 
 This module validates nothing: a test may store what the API would refuse. The operations validate.
 """
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from .clock import Clock, from_iso, iso
 from .errors import not_found
+from .models import RegisteredModels
 from .records import OWNER_ID, Label, StoredMetric, StoredRun
 from .state import State
 
@@ -22,8 +24,8 @@ SECOND_WORKSPACE = "145884"
 _IMPLIED_EXPERIMENT = "experiments"
 
 
-class Account:
-    """Workspaces, experiments and runs. Any thread may call every method.
+class Account(RegisteredModels):
+    """Workspaces, experiments, runs and models. Any thread may call every method.
 
     A new account has two workspaces: "145883", the default, and "145884".
     """
@@ -34,11 +36,6 @@ class Account:
         if not self.state.workspaces():
             self.add_workspace("evaluation", workspace_id=DEFAULT_WORKSPACE, is_default=True)
             self.add_workspace("research", workspace_id=SECOND_WORKSPACE)
-
-    @property
-    def workspace_id(self) -> str:
-        """The default workspace."""
-        return next(str(body["WorkspaceId"]) for body in self.state.workspaces() if body["IsDefault"])
 
     def add_workspace(self, name: str, *, workspace_id: str | None = None, is_default: bool = False) -> str:
         """Add a workspace and return its id, which has digits only."""

@@ -11,6 +11,11 @@ PATCH  `/_emulator/quirks`        set some: `{"page_token": "index"}`; answers w
 GET    `/_emulator/requests`      `{"counts": {action: n}, "busiest": {action: the most in any
                                   3 seconds}, "requests": [the last 1000]}`
 DELETE `/_emulator/requests`      clear the record of requests
+POST   `/_emulator/models`        add a model: what `add_model` takes; answers `{"ModelId": …}`
+POST   `/_emulator/versions`      add a version: what `add_model_version` takes; answers
+                                  `{"VersionName": …}`
+PATCH  `/_emulator/versions`      decide about one, as a person does at PAI's console: what
+                                  `approve_model_version` takes
 PATCH  `/_emulator/credentials`   `{"accept": [{"access_key_id": …, "access_key_secret": …,
                                   "security_token": …, "expires_at": unix time,
                                   "bearer_token": …}], "revoke": [id], "clock_offset": s}`
@@ -34,7 +39,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from aiohttp import web
 
 from .account import Account
-from .clock import Clock
+from .errors import RefusedError
 from .faults import Fault, FaultPlan
 from .signature import Key, Verifier
 from .wire import Wire
@@ -47,11 +52,12 @@ T = TypeVar("T")
 class Control:
     """Answers the paths below `/_emulator/`."""
 
-    def __init__(self, wire: Wire, verifier: Verifier, faults: FaultPlan, clock: Clock) -> None:
+    def __init__(self, wire: Wire, verifier: Verifier, faults: FaultPlan) -> None:
         self._wire = wire
         self._verifier = verifier
         self._faults = faults
-        self._clock = clock
+        self._clock = wire.service.account.clock
+        account = wire.service.account
         self._endpoints: dict[tuple[str, str], Callable[[Any], Any]] = {
             ("POST", "faults"): self._add_faults,
             ("DELETE", "faults"): lambda _: self._faults.clear(),
@@ -59,6 +65,9 @@ class Control:
             ("PATCH", "quirks"): self._set_quirks,
             ("GET", "requests"): lambda _: self._requests(),
             ("DELETE", "requests"): lambda _: self._wire.forget_requests(),
+            ("POST", "models"): lambda body: {"ModelId": _called(account.add_model, body)},
+            ("POST", "versions"): lambda body: {"VersionName": _called(account.add_model_version, body)},
+            ("PATCH", "versions"): lambda body: _called(account.approve_model_version, body),
             ("PATCH", "credentials"): self._set_credentials,
         }
 
@@ -72,11 +81,12 @@ class Control:
             body = json.loads(raw) if raw else None
             json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair could not be sent
             return web.json_response(endpoint(body) or {})
-        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, RecursionError, RefusedError, TypeError, ValueError) as error:
             return web.json_response({"error": str(error)}, status=400)
 
     def _add_faults(self, body: Any) -> None:
-        self._faults.add([_fault(fields) for fields in _checked("the body", body, list[dict[str, Any]])])
+        listed = _checked("the body", body, list[dict[str, Any]])
+        self._faults.add([_fault(fields, self._wire.service.account) for fields in listed])
 
     def _set_quirks(self, body: Any) -> dict[str, Any]:
         quirks = self._wire.service.quirks
@@ -112,18 +122,35 @@ class Control:
         self._clock.offset = float(offset)
 
 
-def _fault(fields: dict[str, Any]) -> Fault:
+def _fault(fields: dict[str, Any], account: Account) -> Fault:
     fault = _made(Fault, fields)
     if fault.status is not None and not 200 <= fault.status <= 599:
         raise ValueError(f"status is an HTTP status, 200 to 599, not {fault.status}")
     if not re.fullmatch(r"[\w.+-]+/[\w.+-]+", fault.content_type, re.ASCII):
         raise ValueError(f"content_type is one such as text/html, not {fault.content_type!r}")
     if fault.kind == "insert_run":
-        signature(Account.add_run).bind(None, **fault.run)  # refuses unknown arguments
-        hints = get_type_hints(Account.add_run)
-        for name, value in fault.run.items():
-            _checked(f"run: {name}", value, hints[name])
+        _check_arguments(account.add_run, fault.run, "run: ")
+    elif fault.kind == "insert_version":
+        _check_arguments(account.add_model_version, fault.version, "version: ")
+    elif fault.kind == "approve_version":
+        _check_arguments(account.approve_model_version, fault.version, "version: ")
     return fault
+
+
+def _called(function: Callable[..., Any], body: Any) -> Any:
+    """Call a method of the account with the fields of a JSON object."""
+    arguments = _checked("the body", body, dict[str, Any])
+    _check_arguments(function, arguments)
+    return function(**arguments)
+
+
+def _check_arguments(function: Callable[..., Any], fields: dict[str, Any], what: str = "") -> None:
+    """Refuse unknown arguments, and those of a wrong type."""
+    signature(function).bind(**fields)
+    hints = get_type_hints(function)
+    for name, value in fields.items():
+        if name in hints:
+            _checked(f"{what}{name}", value, hints[name])
 
 
 def _made(kind: Callable[..., T], fields: dict[str, Any]) -> T:

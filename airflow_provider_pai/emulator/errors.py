@@ -21,6 +21,17 @@ def invalid(name: str, reason: str) -> RefusedError:
     return RefusedError(400, "InvalidParameter", f"The parameter {name} is not valid: {reason}.")
 
 
+def taken(noun: str, name: str, how: str) -> RefusedError:
+    """Return the refusal of a name that is taken; `how` is the quirk `name_taken`."""
+    status, code, message = {
+        "conflict": (409, f"{noun}AlreadyExists", f"A {noun.lower()} named {name!r} exists already."),
+        "duplicate": (400, "DuplicateErrorProblem", f"The {noun.lower()} name {name!r} is in use."),
+        "invalid": (400, "InvalidParameter", f"The parameter Name is not valid: {name!r}."),
+        "server_error": (500, "InternalServerErrorProblem", f"The {noun.lower()} {name!r} cannot be stored."),
+    }[how]
+    return RefusedError(status, code, message)
+
+
 def not_found(noun: str, identity: str) -> RefusedError:
-    """Return the refusal for a workspace, experiment or run that does not exist."""
+    """Return the refusal for something that does not exist, such as a workspace or a run."""
     return RefusedError(404, f"{noun}NotFound", f"{noun} {identity!r} does not exist.")

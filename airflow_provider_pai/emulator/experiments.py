@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .errors import RefusedError, invalid, not_found
+from .errors import RefusedError, invalid, not_found, taken
 from .paging import read_order, read_page
 from .parameters import Query
 from .records import answer as run_answer
@@ -16,12 +16,6 @@ COLUMNS = {name: name for name in ("GmtCreateTime", "Name", "GmtModifiedTime", "
 CONFIGS = {
     "modelExportPath": "oss://pai-emulator.oss-cn-hangzhou.aliyuncs.com/",
     "tempTableLifecycle": "28",
-}
-TAKEN = {
-    "conflict": (409, "ExperimentAlreadyExists", "An experiment named {!r} exists already."),
-    "duplicate": (400, "DuplicateErrorProblem", "The experiment name {!r} is in use."),
-    "invalid": (400, "InvalidParameter", "The parameter Name is not valid: {!r}."),
-    "server_error": (500, "InternalServerErrorProblem", "The experiment {!r} cannot be stored."),
 }
 
 
@@ -55,8 +49,7 @@ def _refuse_taken(service: Service, name: str | None, workspace_id: str, renamed
         return
     for body in service.account.state.experiments(workspace_id):
         if body["Name"] == name and body["ExperimentId"] != renamed:
-            status, code, message = TAKEN[service.quirks.name_taken]
-            raise RefusedError(status, code, message.format(name))
+            raise taken("Experiment", body["Name"], service.quirks.name_taken)
 
 
 @operation("GET", "experiments/{ExperimentId}")

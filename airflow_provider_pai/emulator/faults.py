@@ -70,6 +70,28 @@ class Quirks:
     DuplicateErrorProblem, 400 InvalidParameter, or 500 InternalServerErrorProblem."""
     experiment_with_runs: Literal["deleted", "refused"] = "deleted"
     """What DeleteExperiment does if there are still runs: it deletes them, or answers with an error 400."""
+    hidden_model: int = 0
+    """How many GetModel and ListModels requests after CreateModel do not show the new model."""
+    hidden_version: int = 0
+    """How many GetModelVersion and ListModelVersions requests after CreateModelVersion do not show it."""
+    model_names: Literal["unique", "repeatable"] = "unique"
+    """Whether a workspace holds one model of a name, or several. `name_taken` has the error."""
+    model_name_match: Literal["exact", "fuzzy", "never"] = "exact"
+    """How ListModels' ModelName filters: by equality, as a substring, or so that no model is found."""
+    model_labels: Literal["labels", "tags", "both", "ignored"] = "labels"
+    """Where the Labels given to CreateModel show: in Labels, in Tags, in both, or nowhere, because the SDK
+    calls that parameter deprecated."""
+    model_with_versions: Literal["deleted", "refused"] = "deleted"
+    """What DeleteModel does if there are still versions: it deletes them, or answers with an error 400."""
+    registry_labels: Literal["kept", "replaced"] = "kept"
+    """What CreateModelLabels and CreateModelVersionLabels do with labels that they do not name."""
+    version_filters: Literal["honoured", "ignored"] = "honoured"
+    """Whether ListModelVersions honours its filters."""
+    version_metrics: Literal["object", "text"] = "object"
+    """How Metrics and the other documents of a version come back: as JSON objects, or as texts of JSON."""
+    missing_version: Literal["404", "200", "500"] = "404"
+    """How GetModelVersion answers for a missing version: an error 404, a body without fields, or an error
+    500, as GetRun may."""
     error_body: Literal["camel", "lower", "xml", "nested"] = "camel"
     """Error bodies: `Code`, `code`, XML `<Error>`, or `code` within an `error`, which is not documented."""
     throttle_status: Literal[400, 429] = 400
@@ -100,35 +122,39 @@ _QUIRK_TYPES = get_type_hints(Quirks)
 
 INSTEAD = frozenset(["throttle", "server_error", "error", "html", "body", "reset"])
 AROUND = frozenset(["reset_after", "truncate", "slow", "drip", "patch"])
-CHANGES = frozenset(["insert_run", "delete_run", "label_run", "unlabel_run"])
+CHANGES = frozenset(
+    ["insert_run", "delete_run", "label_run", "unlabel_run", "insert_version", "approve_version"]
+)
 
 
 @dataclass
 class Fault:
     """Something that goes wrong, for `times` requests of `action`, after `after` of them have passed.
 
-    ============== ============================================== ================================
-    kind           what happens                                   fields (and their defaults)
-    ============== ============================================== ================================
-    `throttle`     the code `Throttling.User`                     status (quirk), retry_after_ms
-    `server_error` a JSON error of the server                     status (503), code, message
-    `error`        any error                                      status (403), code, message
-    `html`         an HTML page                                   status (502)
-    `body`         exactly these bytes                            body, status (200), content_type
-    `reset`        the connection is reset before the operation
-    `reset_after`  the operation is carried out, then reset
-    `truncate`     half the answer, then the connection closes
-    `slow`         the answer comes late                          delay in seconds
-    `drip`         the answer comes byte by byte                  delay in seconds between bytes
-    `patch`        fields of the good answer replaced or removed  fields, remove
-    `insert_run`   before the answer a run is added               run: arguments of `add_run`
-    `delete_run`   before the answer a run is deleted             run_id
-    `label_run`    before the answer a run is labelled            run_id, labels
-    `unlabel_run`  before the answer a label is removed           run_id, key
-    ============== ============================================== ================================
+    ================= ============================================== ================================
+    kind              what happens                                   fields (and their defaults)
+    ================= ============================================== ================================
+    `throttle`        the code `Throttling.User`                     status (quirk), retry_after_ms
+    `server_error`    a JSON error of the server                     status (503), code, message
+    `error`           any error                                      status (403), code, message
+    `html`            an HTML page                                   status (502)
+    `body`            exactly these bytes                            body, status (200), content_type
+    `reset`           the connection is reset before the operation
+    `reset_after`     the operation is carried out, then reset
+    `truncate`        half the answer, then the connection closes
+    `slow`            the answer comes late                          delay in seconds
+    `drip`            the answer comes byte by byte                  delay in seconds between bytes
+    `patch`           fields of the good answer replaced or removed  fields, remove
+    `insert_run`      before the answer a run is added               run: arguments of `add_run`
+    `delete_run`      before the answer a run is deleted             run_id
+    `label_run`       before the answer a run is labelled            run_id, labels
+    `unlabel_run`     before the answer a label is removed           run_id, key
+    `insert_version`  before the answer a version is added           version: of `add_model_version`
+    `approve_version` before the answer a version is approved        version: of `approve_model_version`
+    ================= ============================================== ================================
 
     The first six answer in place of the operation, also to unsigned requests. With the next five the
-    operation is carried out. The last four are extra: a request may get several of them and one of the
+    operation is carried out. The last six are extra: a request may get several of them and one of the
     others. `times=None` lasts until the faults are cleared. No fault holds a connection longer than 120 s.
     """
 
@@ -146,6 +172,7 @@ class Fault:
     fields: dict[str, Any] = field(default_factory=dict)
     remove: list[str] = field(default_factory=list)
     run: dict[str, Any] = field(default_factory=dict)
+    version: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     key: str = ""

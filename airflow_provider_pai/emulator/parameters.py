@@ -115,12 +115,12 @@ class RequestBody:
             raise invalid(name, f"{value!r} is not one of {', '.join(filter(None, choices))}")
         return value
 
-    def labels(self, characters: str) -> dict[str, str] | None:
+    def labels(self, characters: str, name: str = "Labels") -> dict[str, str] | None:
         """`Labels`: a list of `{"Key", "Value"}`; `characters` is the quirk `label_characters`.
 
         By the vendor's page on tagging, keys and values have at most 128 bytes, without `=` and `,`.
         """
-        labels = self._pairs("Labels")
+        labels = self._pairs(name)
         if characters == "any":
             return labels
         for text in [text for pair in (labels or {}).items() for text in pair]:
@@ -150,6 +150,23 @@ class RequestBody:
             )
             for entry in entries
         ]
+
+    def document(self, name: str, most: int | None = None) -> dict[str, Any] | None:
+        """A JSON object of any form, of at most so many bytes."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise invalid(name, f"{value!r} is not an object")
+        if (
+            most is not None
+            and len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) > most
+        ):
+            raise invalid(name, f"it is longer than {most} bytes")
+        return value
+
+    def whole(self, name: str) -> int | None:
+        """A whole number."""
+        value = self._values.get(name)
+        return None if value is None else _integer(name, value, 0)
 
     def _pairs(self, name: str) -> dict[str, str] | None:
         entries = self._entries(name)

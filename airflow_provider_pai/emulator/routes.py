@@ -28,6 +28,10 @@ class Service:
     """How many more ListExperiment requests leave an experiment out."""
     unlisted_labels: dict[tuple[str, str], int] = field(default_factory=dict)
     """By run id and the key of a label: how many more ListRuns requests for that label leave the run out."""
+    hidden_models: dict[str, int] = field(default_factory=dict)
+    """How many more GetModel and ListModels requests do not show a model."""
+    hidden_versions: dict[tuple[str, str], int] = field(default_factory=dict)
+    """How many more GetModelVersion and ListModelVersions requests do not show a version."""
 
 
 @dataclass(frozen=True)

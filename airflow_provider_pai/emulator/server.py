@@ -55,7 +55,7 @@ class PaiEmulator(Account):
         self._verifier = Verifier()
         self._faults = FaultPlan()
         self._wire = Wire(Service(self, self.quirks), self._verifier, self._faults)
-        self._control = control.Control(self._wire, self._verifier, self._faults, self.clock)
+        self._control = control.Control(self._wire, self._verifier, self._faults)
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] = lambda: None
         self._loop: asyncio.AbstractEventLoop | None = None

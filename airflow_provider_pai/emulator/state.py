@@ -24,6 +24,13 @@ CREATE TABLE IF NOT EXISTS workspace (
 CREATE TABLE IF NOT EXISTS experiment (
     seq INTEGER PRIMARY KEY, experiment_id TEXT UNIQUE, workspace_id TEXT NOT NULL, body TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS model (
+    seq INTEGER PRIMARY KEY, model_id TEXT UNIQUE, body TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS version (
+    seq INTEGER PRIMARY KEY, model_id TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL,
+    UNIQUE (model_id, name)
+);
 CREATE TABLE IF NOT EXISTS run (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT UNIQUE, body TEXT NOT NULL
 );
@@ -129,6 +136,65 @@ class State:
             experiment_id,
         )
         return str(found[0][0]) if found else None
+
+    # Models and their versions are few too.
+
+    def add_model(self, body: dict[str, Any]) -> None:
+        """Store a new model."""
+        with self._write() as db:
+            db.execute("INSERT INTO model (model_id, body) VALUES (?, ?)", (body["ModelId"], dumps(body)))
+
+    def edit_model(self, model_id: str, edit: Callable[[dict[str, Any]], None]) -> bool:
+        """Let `edit` change a model's body. Return whether it exists."""
+        with self._write() as db:
+            for body in self.models(model_id):
+                edit(body)
+                db.execute("UPDATE model SET body = ? WHERE model_id = ?", (dumps(body), model_id))
+                return True
+            return False
+
+    def models(self, model_id: str | None = None) -> list[dict[str, Any]]:
+        """All models, or the one with this id, in the order of their insertion."""
+        found = self._read("SELECT body FROM model WHERE ?1 IS NULL OR model_id = ?1 ORDER BY seq", model_id)
+        return [json.loads(body) for (body,) in found]
+
+    def delete_model(self, model_id: str) -> bool:
+        """Delete a model and its versions. Return whether it existed."""
+        with self._write() as db:
+            db.execute("DELETE FROM version WHERE model_id = ?", (model_id,))
+            return db.execute("DELETE FROM model WHERE model_id = ?", (model_id,)).rowcount > 0
+
+    def add_version(self, model_id: str, make: Callable[[list[str]], dict[str, Any]]) -> dict[str, Any]:
+        """Store a version that `make` returns the body of, told the names of those that exist."""
+        with self._write() as db:
+            body = make([version["VersionName"] for version in self.versions(model_id)])
+            db.execute(
+                "INSERT INTO version (model_id, name, body) VALUES (?, ?, ?)",
+                (model_id, body["VersionName"], dumps(body)),
+            )
+            return body
+
+    def edit_version(self, model_id: str, name: str, edit: Callable[[dict[str, Any]], None]) -> bool:
+        """Let `edit` change a version's body. Return whether it exists."""
+        with self._write() as db:
+            for body in self.versions(model_id):
+                if body["VersionName"] == name:
+                    edit(body)
+                    values = dumps(body), model_id, name
+                    db.execute("UPDATE version SET body = ? WHERE model_id = ? AND name = ?", values)
+                    return True
+            return False
+
+    def versions(self, model_id: str) -> list[dict[str, Any]]:
+        """The versions of a model, in the order of their insertion."""
+        found = self._read("SELECT body FROM version WHERE model_id = ? ORDER BY seq", model_id)
+        return [json.loads(body) for (body,) in found]
+
+    def delete_version(self, model_id: str, name: str) -> bool:
+        """Delete a version. Return whether it existed."""
+        with self._write() as db:
+            values = model_id, name
+            return db.execute("DELETE FROM version WHERE model_id = ? AND name = ?", values).rowcount > 0
 
     # Runs
 

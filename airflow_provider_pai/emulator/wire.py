@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from . import experiments, runs  # noqa: F401  each registers its operations
+from . import experiments, registry, runs, versions  # noqa: F401  each registers its operations
 from .errors import RefusedError
 from .faults import INSTEAD, LONGEST, Fault, FaultPlan, Quirks
 from .parameters import Query
@@ -141,6 +141,10 @@ class Wire:
             account.state.delete_run(change.run_id)
         elif change.kind == "label_run":
             account.label_run(change.run_id, change.labels)
+        elif change.kind == "insert_version":
+            account.add_model_version(**change.version)
+        elif change.kind == "approve_version":
+            account.approve_model_version(**change.version)
         else:
             account.unlabel_run(change.run_id, change.key)
 

@@ -1,0 +1,1 @@
+"""Which model is released? Models and their versions: registered, approved, waited for."""
