@@ -11,8 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from math import inf, isfinite
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_pai.api.errors import PaiError, PaiTransportError, PaiUsageError
 from airflow_provider_pai.api.flow import begun
@@ -28,6 +29,8 @@ __all__ = ["STATE", "TrackedRun"]
 
 log = logging.getLogger(__name__)
 
+Value = tuple[str, float, int | None, int]
+"""What is logged: key, value, step, and timestamp in milliseconds."""
 STATE = "airflow_state"
 """The label that says how it ended: ``running``, ``success``, ``failed`` or ``skipped``."""
 BATCH = 500
@@ -68,7 +71,12 @@ class TrackedRun:
         self._client = client
         self._strict = strict
         self._ended = ended
-        self._waiting: deque[dict[str, Any]] = deque()
+        self._waiting: deque[Value] = deque()
+        self._checked: set[str] = set()
+        self._done = 0
+        """How many values wait no longer."""
+        self._hurry_to = 0.0
+        """How many of all values must not wait for others."""
         self._lost = 0
         self._error = ""
         self._wake = threading.Condition()
@@ -95,13 +103,20 @@ class TrackedRun:
                 "and log them there."
             )
         now = int(time.time() * 1000)
-        entries = [metric_entry(key, value, step, now) for key, value in metrics.items()]
+        values = [(key, value, step, now) for key, value in metrics.items()]
+        for each in values:  # a training logs in each of its steps, so what is plainly right costs little
+            key, value = each[:2]
+            if not (key in self._checked and type(value) is float and isfinite(value)):
+                metric_entry(*each)
+                self._checked.add(key)
+        if step is not None and (type(step) is not int or step < 0):
+            metric_entry("any", 0.0, step)
         with self._wake:
             if self._deadline is not None:
                 raise PaiUsageError(f"the run {self.run_id} has ended; log to it inside of its with block.")
             room = MOST_WAITING - len(self._waiting)
-            self._lost += max(0, len(entries) - room)
-            self._waiting.extend(entries[:room])
+            self._lost += max(0, len(values) - room)
+            self._waiting.extend(values[:room])
             if self._writer is None:
                 self._writer = threading.Thread(target=self._write, name="pai-run", daemon=True)
                 self._writer.start()
@@ -109,11 +124,25 @@ class TrackedRun:
                 self._wake.notify()
 
     def set_labels(self, labels: Labels) -> None:
-        """Add or change labels, at once; all others stay.
+        """Add or change labels; all others stay.
 
+        What was logged before is delivered first: whoever waits for a label is to find the values.
+
+        :raises PaiTransportError: it was not delivered in two minutes, and the labels are not set.
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
+        if self._process == os.getpid() and not self._delivered():
+            text = f"the labels are not set, because values wait to be delivered: {self._error}"
+            raise PaiTransportError(text, sent=False)
         self._client.run(set_run_labels(self.run_id, labels))
+
+    def _delivered(self) -> bool:
+        """Wait until all that waits now is delivered, or given up; for so long at the most."""
+        with self._wake:
+            goal = self._done + len(self._waiting)
+            self._hurry_to = max(self._hurry_to, goal)
+            self._wake.notify_all()
+            return self._wake.wait_for(lambda: self._done >= goal, DELIVERY_SECONDS)
 
     def __enter__(self) -> TrackedRun:
         return self
@@ -159,9 +188,19 @@ class TrackedRun:
         writer = self._writer
         while writer is not None and writer.is_alive() and not self._is_over():
             writer.join(0.1)  # a SIGTERM may bring the end forward
+        self._give_up()
+
+    def _give_up(self) -> None:
         with self._wake:
             self._lost += len(self._waiting)
-            self._waiting.clear()
+            self._take(len(self._waiting))
+
+    def _take(self, number: int) -> None:
+        """Note that so many of the first values wait no longer."""
+        for _ in range(min(number, len(self._waiting))):  # none where the end has given them up
+            self._waiting.popleft()
+            self._done += 1
+        self._wake.notify_all()
 
     def _say(self, state: str) -> None:
         """Let a thread set the label that says how it ended.
@@ -187,7 +226,7 @@ class TrackedRun:
         if state == self._said:
             return
         try:
-            self.set_labels({STATE: state})
+            self._client.run(set_run_labels(self.run_id, {STATE: state}))
             self._said = state
         except PaiError:
             log.warning("The run %s goes without the label %s:%s.", self.run_id, STATE, state, exc_info=True)
@@ -201,7 +240,8 @@ class TrackedRun:
             self._until = time.monotonic() + TERMINATED_SECONDS
             if self._deadline is not None:
                 self._deadline = min(self._deadline, self._until)
-            self._wake.notify()
+            self._hurry_to = inf
+            self._wake.notify_all()
         self._say("failed")
 
     def _wait_terminated(self) -> None:
@@ -223,18 +263,17 @@ class TrackedRun:
                 continue
             if self._sent(batch):
                 with self._wake:
-                    for _ in batch[: len(self._waiting)]:  # none where the end has given them up
-                        self._waiting.popleft()
+                    self._take(len(batch))
             elif self._is_over():
-                with self._wake:
-                    self._lost += len(self._waiting)
-                    self._waiting.clear()
+                self._give_up()
                 return
 
-    def _sent(self, batch: list[dict[str, Any]]) -> bool:
+    def _sent(self, batch: list[Value]) -> bool:
         """Send a batch. A value that is sent twice, since an answer was lost, changes no decision."""
         try:
-            self._client.run(begun(log_metric_entries(self.run_id, batch)))
+            self._client.run(
+                begun(log_metric_entries(self.run_id, [metric_entry(*value) for value in batch]))
+            )
         except PaiError as error:
             self._error = f"{type(error).__name__}: {error}"
             if not error.transient:  # these values are refused, others may not be
@@ -247,8 +286,8 @@ class TrackedRun:
         return True
 
     def _is_due(self) -> bool:
-        hurried = self._until is not None and len(self._waiting) > 0
-        return len(self._waiting) >= BATCH or self._deadline is not None or hurried
+        waiting = len(self._waiting)
+        return waiting >= BATCH or self._deadline is not None or (waiting > 0 and self._done < self._hurry_to)
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
