@@ -22,7 +22,15 @@ from airflow_provider_pai.api.network import is_loopback
 from airflow_provider_pai.api.sources import KINDS, credential_source
 from airflow_provider_pai.connection_form import CONNECTION_TYPE, FIELDS
 
-__all__ = ["ALIBABA_CLOUD_TYPE", "CONSOLE_FIELDS", "OSS_TYPE", "REGIONS", "OssSettings", "Settings", "fill_in"]
+__all__ = [
+    "ALIBABA_CLOUD_TYPE",
+    "CONSOLE_FIELDS",
+    "OSS_TYPE",
+    "REGIONS",
+    "OssSettings",
+    "Settings",
+    "fill_in",
+]
 
 ALIBABA_CLOUD_TYPE = "alibaba_cloud"
 OSS_TYPE = "oss"
@@ -118,8 +126,8 @@ class OssSettings(msgspec.Struct, frozen=True, kw_only=True):
         place = f"the connection {connection.conn_id!r}"
         if connection.conn_type not in (CONNECTION_TYPE, ALIBABA_CLOUD_TYPE, OSS_TYPE):
             raise PaiConfigurationError(
-                f"The connection {connection.conn_id!r} is of type {connection.conn_type!r}; oss:// needs one "
-                f"of type {CONNECTION_TYPE!r}, {ALIBABA_CLOUD_TYPE!r} or {OSS_TYPE!r}."
+                f"The connection {connection.conn_id!r} is of type {connection.conn_type!r}; oss:// needs "
+                f"one of type {CONNECTION_TYPE!r}, {ALIBABA_CLOUD_TYPE!r} or {OSS_TYPE!r}."
             )
         _check_fields(connection, extra)
         if connection.conn_type == OSS_TYPE and extra.get("auth_type") not in (None, "", "AK"):
@@ -135,15 +143,16 @@ class OssSettings(msgspec.Struct, frozen=True, kw_only=True):
             region = named[1] if named else region
         elif not region or not re.fullmatch(r"[a-z]{2}(-[a-z0-9]+)+", region):
             raise PaiConfigurationError(
-                f"The region of {place} is {region!r}. Enter one such as 'cn-hangzhou', or {own} in its extras."
+                f"The region of {place} is {region!r}. Enter one such as 'cn-hangzhou', or {own} in its "
+                "extras."
             )
         else:
             endpoint = f"https://oss-{region}{'-internal' if _is_true(extra.get('vpc')) else ''}.aliyuncs.com"
         credentials = _credentials(connection, extra, region)
         if isinstance(credentials, BearerToken):
             raise PaiConfigurationError(
-                f"The bearer token of {place} cannot sign requests to OSS. Name a connection with an AccessKey "
-                "or a role in the path, such as oss://my_conn@bucket/key."
+                f"The bearer token of {place} cannot sign requests to OSS. Name a connection with an "
+                "AccessKey or a role in the path, such as oss://my_conn@bucket/key."
             )
         return cls(endpoint=endpoint, credentials=credentials, region=region)
 
@@ -255,8 +264,8 @@ def _address(written: str, port: int | None, place: str, extra: Mapping[str, Any
     scheme = parts.scheme or ("http" if loopback else "https")
     if scheme == "http" and not loopback and not _is_true(extra.get("allow_http")):
         raise PaiConfigurationError(
-            f"{place} would have its key sent unencrypted to {name!r}. Write https:// in it, or set allow_http "
-            "in the connection's extras if that network is safe."
+            f"{place} would have its key sent unencrypted to {name!r}. Write https:// in it, or set "
+            "allow_http in the connection's extras if that network is safe."
         )
     host = f"[{name}]" if ":" in name else name
     return f"{scheme}://{host}{f':{port}' if port else ''}"

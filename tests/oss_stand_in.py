@@ -3,8 +3,8 @@
 It shares no code with the provider. Versions 1 and 4 of the header signature, path-style addresses (oss2 uses
 them for an IP address), objects, ranges, listings, deletion, copies, multipart uploads, security tokens.
 
-Sources: help.aliyun.com/en/oss/developer-reference/include-signatures-in-the-authorization-header (version 1),
-…/recommend-to-use-signature-version-4, and the pages of the operations.
+Sources: help.aliyun.com/en/oss/developer-reference, its pages include-signatures-in-the-authorization-header
+(version 1), recommend-to-use-signature-version-4, and those of the operations.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hmac
 import itertools
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +31,15 @@ from xml.sax.saxutils import escape
 SUBRESOURCES = {
     *("acl", "uploads", "location", "cors", "logging", "website", "referer", "lifecycle", "delete", "append"),
     *("tagging", "objectMeta", "uploadId", "partNumber", "security-token", "position", "img", "style"),
-    *("styleName", "replication", "replicationProgress", "replicationLocation", "cname", "bucketInfo", "comp"),
+    *(
+        "styleName",
+        "replication",
+        "replicationProgress",
+        "replicationLocation",
+        "cname",
+        "bucketInfo",
+        "comp",
+    ),
     *("qos", "live", "status", "vod", "startTime", "endTime", "symlink", "x-oss-process", "versionId"),
     *("response-content-type", "response-content-language", "response-expires", "response-cache-control"),
     *("response-content-disposition", "response-content-encoding", "continuation-token"),
@@ -71,8 +80,8 @@ class OssStandIn:
 
     def __init__(self, *buckets: str, region: str = "cn-hangzhou") -> None:
         self.region = region
-        self.keys: dict[str, tuple[str, str | None]] = {}
-        """By AccessKey id: its secret, and the security token that must come along."""
+        self.keys: dict[str, tuple[str, str | None, float]] = {}
+        """By AccessKey id: its secret, the security token that must come along, and when they expire."""
         self.buckets: dict[str, dict[str, Stored]] = {bucket: {} for bucket in buckets}
         self.uploads: dict[str, tuple[str, str, dict[int, bytes]]] = {}
         self.requests: list[Asked] = []
@@ -83,6 +92,15 @@ class OssStandIn:
 
     def objects(self, bucket: str) -> dict[str, bytes]:
         return {key: stored.content for key, stored in self.buckets[bucket].items()}
+
+    def accept(
+        self,
+        access_key_id: str,
+        access_key_secret: str,
+        security_token: str | None = None,
+        expires_at: float | None = None,
+    ) -> None:
+        self.keys[access_key_id] = access_key_secret, security_token, expires_at or float("inf")
 
     @property
     def operations(self) -> list[str]:
@@ -104,10 +122,12 @@ class OssStandIn:
         asked.access_key_id = found[1]
         if found[1] not in self.keys:
             raise Refusal(403, "InvalidAccessKeyId", "The OSS Access Key Id you provided does not exist.")
-        secret, token = self.keys[found[1]]
+        secret, token, expires_at = self.keys[found[1]]
         given = asked.headers.get("x-oss-security-token")
         if given != token:
             raise Refusal(403, "InvalidAccessKeyId", f"The security token {given} is not the key's.")
+        if time.time() > expires_at:
+            raise Refusal(403, "SecurityTokenExpired", f"The security token {given} has expired.")
         moment = asked.headers.get("x-oss-date")
         if version_4:
             asked.version = "4"
@@ -155,7 +175,9 @@ class OssStandIn:
             if is_own(name) or name.lower() in ("content-type", "content-md5", *others)
         )
         uri = quote(f"/{asked.bucket}/{asked.key}" if asked.bucket else "/", safe="/-_.~")
-        query = sorted((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in asked.query.items())
+        query = sorted(
+            (quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in asked.query.items()
+        )
         request = "\n".join(
             [
                 asked.method,
@@ -206,7 +228,11 @@ class OssStandIn:
             "<ExtranetEndpoint>127.0.0.1</ExtranetEndpoint><IntranetEndpoint>127.0.0.1</IntranetEndpoint></Bucket>"
             for name in sorted(self.buckets)
         )
-        return 200, {}, xml("ListAllMyBucketsResult", f"<IsTruncated>false</IsTruncated><Buckets>{rows}</Buckets>")
+        return (
+            200,
+            {},
+            xml("ListAllMyBucketsResult", f"<IsTruncated>false</IsTruncated><Buckets>{rows}</Buckets>"),
+        )
 
     def _PutObject(self, asked: Asked) -> Any:
         return 200, self._store(asked.bucket, asked.key, asked.body), b""
@@ -366,7 +392,11 @@ def oss_stand_in(*buckets: str, region: str = "cn-hangzhou") -> Iterator[OssStan
                 if self.command == "HEAD":
                     headers, content = {"x-oss-err": base64.b64encode(content).decode()}, b""
             self.send_response(status)
-            for name, value in {"x-oss-request-id": uuid.uuid4().hex, "Content-Length": str(len(content)), **headers}.items():
+            for name, value in {
+                "x-oss-request-id": uuid.uuid4().hex,
+                "Content-Length": str(len(content)),
+                **headers,
+            }.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":

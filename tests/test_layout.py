@@ -32,7 +32,12 @@ FLOORS = [
     ["api"],
     ["connection_form", "windows"],
     ["connection", "_compat", "_xcom", "gating", "gating.rules", "tracking", "waiting"],
-    ["connection_check", "tracking.identity", "tracking.tracked_run"],
+    [
+        *("connection_check", "tracking.identity", "tracking.tracked_run"),
+        *("filesystems", "filesystems.oss_errors", "filesystems.oss_file", "filesystems.paths"),
+    ],
+    ["filesystems.oss_storage"],
+    ["filesystems.oss"],
     ["tracking.start"],
     ["hooks", "links", "gating.verdict", "waiting.condition"],
     ["_base", "waiting.rate_limit", "waiting.listing"],

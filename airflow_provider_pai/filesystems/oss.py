@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_pai.api.errors import PaiConfigurationError
+from airflow_provider_pai.filesystems import paths as paths  # from here on a path of oss:// has a bucket
 
 __all__ = ["get_fs", "schemes"]
 

@@ -1,12 +1,13 @@
 """OSS's errors, as this package's and as Python's own at once, without the secrets in their texts.
 
 A caller of fsspec expects ``FileNotFoundError`` and ``PermissionError``; a task needs to know whether to try
-again. OSS repeats in some answers what was signed, the security token included: only its code, its message and
-the id of the request are passed on.
+again. OSS repeats in some answers what was signed, the security token included: only its code, its message
+and the id of the request are passed on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_pai.api.errors import (
@@ -54,8 +55,12 @@ _WHO = (
 )
 
 
-def describe(action: str, error: Any) -> PaiError:
-    """Return an error of oss2's or of requests' as one of ours; ``action`` names what was asked of what."""
+def describe(action: str, error: Any, redact: Callable[[bytes], bytes]) -> PaiError:
+    """Return an error of oss2's or of requests' as one of ours.
+
+    :param action: what was asked of what.
+    :param redact: takes the credential's secrets out of a text of OSS's.
+    """
     status = getattr(error, "status", None)
     if status is None or status < 0:  # requests' own, or oss2's words for it
         cause = getattr(error, "exception", error)
@@ -74,4 +79,5 @@ def describe(action: str, error: Any) -> PaiError:
     place = error.details.get("Endpoint")  # OSS says so of a bucket of another region
     if place:
         message += f" (this bucket's endpoint is {place})"
+    message = redact(message.encode()).decode()
     return kind(message, action=action, status=status, code=code, request_id=error.request_id or None)

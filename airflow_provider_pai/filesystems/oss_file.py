@@ -61,7 +61,11 @@ class OssFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def write(self, data: Any) -> int:
         """Write; after :meth:`discard` into nothing, for what a compression writes when it is closed."""
-        return len(data) if self._discarded else int(super().write(data))
+        data = memoryview(data).cast("B")
+        if not self._discarded:
+            for start in range(0, len(data), self.blocksize):
+                super().write(data[start : start + self.blocksize])
+        return len(data)
 
     def _upload_chunk(self, final: bool = False) -> bool:
         data = self.buffer.getvalue()
@@ -108,8 +112,8 @@ class OssFile(AbstractBufferedFile):  # type: ignore[misc]
             self._ask("AbortMultipartUpload", lambda oss: oss.abort_multipart_upload(self._key, upload_id))
         except Exception as error:  # it must not hide why this is thrown away
             log.warning(
-                "The parts of a multipart upload to %s are left, and cost storage until they are deleted (%s). "
-                "A lifecycle rule of the bucket can do that.",
+                "The parts of a multipart upload to %s are left, and cost storage until they are deleted "
+                "(%s). A lifecycle rule of the bucket can do that.",
                 self._name,
                 error,
             )
@@ -126,8 +130,11 @@ class Layered:
     fsspec returns the upper layer alone, which commits the file below whatever happens, or never closes it.
     """
 
-    def __init__(self, file: OssFile, path: str, compression: str | None, text: dict[str, Any] | None) -> None:
-        self._file = self._upper = file
+    def __init__(
+        self, file: OssFile, path: str, compression: str | None, text: dict[str, Any] | None
+    ) -> None:
+        self._file = file
+        self._upper: Any = file
         if compression:
             from fsspec.compression import compr
             from fsspec.core import get_compression

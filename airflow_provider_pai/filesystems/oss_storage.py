@@ -1,10 +1,10 @@
-"""The filesystem behind ``oss://``: ossfs, with a connection's credentials and with writes that are whole or not.
+"""The filesystem behind ``oss://``: ossfs, with a connection's credentials, and with writes all or nothing.
 
-What ossfs does otherwise, and why it is overridden here:
+What ossfs does otherwise is overridden here:
 
-- It writes by appending, after it has deleted what was there: half of a file stays when writing fails. Here a
-  file is one request, or a multipart upload, which is aborted then; what was there stays until it is complete.
-- It keeps a key for ever. Here every request is signed with what the connection's source returns at that moment.
+- It writes by appending, after it has deleted what was there: half of a file stays when writing fails. Here
+  a file is one request, or a multipart upload, which is aborted then (``oss_file.py``).
+- It keeps a key for ever. Here every request is signed with what the connection's source returns then.
 - It keeps listings, finds an object by listing its folder, takes a refusal for an empty folder and a missing
   file, and reads one byte more than a range has.
 
@@ -83,6 +83,10 @@ class Access:
             found.access_key_id, found.access_key_secret, found.security_token or ""
         )
 
+    def redact(self, text: bytes) -> bytes:
+        """Return a text of OSS's without the secrets of the credential that was used last."""
+        return bytes(self._used.redact(text)) if self._used is not None else text
+
     def renew(self) -> bool:
         """Look for another credential after OSS refused the last one; tell whether there is one."""
         with self._lock:
@@ -102,6 +106,8 @@ class Access:
 class OssFileSystem(OSSFileSystem):  # type: ignore[misc]
     """OSS with the credentials of a connection. Its repr and its pickle hold the connection's id alone."""
 
+    whole_or_not_at_all = True
+    """What is written replaces what was there once all of it is there: a failure leaves nothing to remove."""
     cachable = False  # fsspec would share one among those whose arguments look alike
 
     def __init__(
@@ -131,7 +137,7 @@ class OssFileSystem(OSSFileSystem):  # type: ignore[misc]
             try:
                 return do(self._service(bucket))
             except (oss2.exceptions.OssError, requests.RequestException, ParseError) as error:
-                failure = describe(action, error)
+                failure = describe(action, error, self._access.redact)
             except PaiError as error:
                 failure = error
             # Raised out here, it does not carry the library's error, whose text may hold a token.
@@ -158,7 +164,13 @@ class OssFileSystem(OSSFileSystem):  # type: ignore[misc]
             raise PaiUsageError(f"oss://{bucket} cannot be used: {error.body}") from None
 
     def _call_oss(
-        self, method_name: str, *args: Any, bucket: str = "", timeout: Any = None, retry: int = 0, **kwargs: Any
+        self,
+        method_name: str,
+        *args: Any,
+        bucket: str = "",
+        timeout: Any = None,
+        retry: int = 0,
+        **kwargs: Any,
     ) -> Any:
         def do(service: Any) -> Any:
             return getattr(service, method_name)(*args, **kwargs)
@@ -194,16 +206,27 @@ class OssFileSystem(OSSFileSystem):  # type: ignore[misc]
             raise missing
         return {"name": name, "Key": name, "size": 0, "Size": 0, "type": "directory"}
 
-    def exists(self, path: str, **kwargs: Any) -> bool:
-        """Tell whether an object or a folder is there. A refusal is raised."""
+    def _type(self, path: str) -> str:
+        """Return file, directory or nothing. A refusal is raised, since it says nothing about the path."""
         try:
-            self.info(path)
+            return str(self.info(path)["type"])
         except FileNotFoundError:
-            return False
-        return True
+            return ""
+
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        """Tell whether an object or a folder is there."""
+        return bool(self._type(path))
+
+    def isfile(self, path: str) -> bool:
+        """Tell whether an object is there."""
+        return self._type(path) == "file"
+
+    def isdir(self, path: str) -> bool:
+        """Tell whether there is an object in a folder, or a bucket."""
+        return self._type(path) == "directory"
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """List what is directly in a folder or bucket, the buckets without a path, or the object of a path."""
+        """List what is directly in a folder or bucket, all buckets, or the object of a path."""
         name = self._strip_protocol(path).strip("/")
         bucket, key = self.split_path(name)
         if not bucket:
@@ -247,7 +270,9 @@ class OssFileSystem(OSSFileSystem):  # type: ignore[misc]
         """Open an object; see ``fsspec``. One that is written in text, or compressed, is whole or not too."""
         if "r" in mode or ("b" in mode and not kwargs.get("compression")):
             return super().open(path, mode, **kwargs)
-        layers = {name: kwargs.pop(name) for name in ("encoding", "errors", "newline") if name in kwargs}
+        layers: dict[str, Any] = {
+            name: kwargs.pop(name) for name in ("encoding", "errors", "newline") if name in kwargs
+        }
         compression = kwargs.pop("compression", None)
         file = super().open(path, mode.replace("t", "").replace("b", "") + "b", **kwargs)
         return Layered(file, path, compression, None if "b" in mode else layers)
