@@ -67,6 +67,11 @@ class OssFile(AbstractBufferedFile):  # type: ignore[misc]
                 super().write(data[start : start + self.blocksize])
         return len(data)
 
+    def flush(self, force: bool = False) -> None:
+        """Send what fills a part; ``force`` sends the rest."""
+        if not self._discarded:
+            super().flush(force)
+
     def _upload_chunk(self, final: bool = False) -> bool:
         data = self.buffer.getvalue()
         digest = hashlib.md5(data, usedforsecurity=False).digest()

@@ -4,8 +4,8 @@ Airflow's paths are universal_pathlib's. From 0.3 on (Airflow 3.1) it knows by t
 has a bucket, and takes that of ``oss://`` for a folder of a root: ``str(path)`` then has an empty bucket, and
 globs, parents and relative paths go wrong. Here its tables are corrected.
 
-Two entry points load this module: ``universal_pathlib.implementations`` with the first path of ``oss://``, which
-has no effect on Airflow 3.1, and ``airflow.plugins`` when a task starts. It is not a plugin, so that Airflow
+Two entry points load this module: ``universal_pathlib.implementations`` with the first path of ``oss://``,
+which Airflow 3.1 does not do, and ``airflow.plugins`` when a task starts. It is not a plugin, so that Airflow
 passes over it; without it a task on 3.1 could not read what another one left in the XCom backend.
 """
 
@@ -22,7 +22,8 @@ def _without_scheme(cls: Any, path: Any) -> str:
 
 
 if tuple(map(int, version("universal_pathlib").split(".")[:2])) >= (0, 3):
-    from upath._flavour import WrappedFileSystemFlavour, flavour_registry
+    from upath._flavour import WrappedFileSystemFlavour
+    from upath._flavour_sources import flavour_registry
     from upath.implementations.cloud import CloudPath
 
     flavour: Any = WrappedFileSystemFlavour
