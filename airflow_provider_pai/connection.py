@@ -1,6 +1,6 @@
 """Turn the fields of an Airflow Connection into settings. Imports no Airflow.
 
-docs/connection.md, docs/credentials.md and docs/object-storage.md describe the fields. Endpoints follow the
+docs/connection.md, docs/credentials.md and docs/filesystems.md describe the fields. Endpoints follow the
 vendor's rules, ``aiworkspace.<region>.aliyuncs.com`` and ``oss-<region>.aliyuncs.com``.
 """
 

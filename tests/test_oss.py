@@ -388,6 +388,16 @@ def test_a_credential_is_asked_for_before_each_request(
         assert oss.operations.count("CompleteMultipartUpload") == 1
 
 
+def test_a_certificate_that_is_not_trusted_is_no_passing_fault(
+    oss: OssStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with issuing(oss, tmp_path, monkeypatch) as services:
+        fs = filesystem(endpoint=f"https://{services.sts}")
+        with pytest.raises(PaiConfigurationError, match=r"certificate of OSS .* REQUESTS_CA_BUNDLE"):
+            fs.exists("bucket")
+    assert services.asked == []
+
+
 def test_a_bearer_token_is_refused_before_anything_is_sent(
     oss: OssStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

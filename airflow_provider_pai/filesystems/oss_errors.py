@@ -19,6 +19,7 @@ from airflow_provider_pai.api.errors import (
     PaiTransportError,
     PaiUnavailableError,
 )
+from airflow_provider_pai.api.tls import describe_refusal
 
 __all__ = ["OssAuthenticationError", "describe"]
 
@@ -64,6 +65,9 @@ def describe(action: str, error: Any, redact: Callable[[bytes], bytes]) -> PaiEr
     status = getattr(error, "status", None)
     if status is None or status < 0:  # requests' own, or oss2's words for it
         cause = getattr(error, "exception", error)
+        refusal = describe_refusal(cause, "OSS")
+        if refusal is not None:
+            return refusal
         return OssUnreachableError(f"{action}: {type(cause).__name__}", sent=True)
     code = error.code or ""
     kind: type[PaiApiError] = OssError
