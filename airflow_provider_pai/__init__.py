@@ -44,6 +44,7 @@ def get_provider_info() -> dict[str, object]:
         "task-decorators": [
             {"name": "pai_run", "class-name": "airflow_provider_pai.tracking.decorator.pai_run_task"}
         ],
+        "filesystems": ["airflow_provider_pai.filesystems.oss"],
         "config": {
             "pai": {
                 "description": "How often a triggerer asks Alibaba Cloud PAI.",

@@ -1,7 +1,7 @@
 """Turn the fields of an Airflow Connection into settings. Imports no Airflow.
 
-docs/connection.md and docs/credentials.md describe the fields. Endpoints follow the vendor's rule,
-``aiworkspace.<region>.aliyuncs.com``.
+docs/connection.md, docs/credentials.md and docs/filesystems.md describe the fields. Endpoints follow the
+vendor's rules, ``aiworkspace.<region>.aliyuncs.com`` and ``oss-<region>.aliyuncs.com``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,25 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from airflow_provider_pai.api.credentials import CredentialSource
+from airflow_provider_pai.api.credentials import BearerToken, CredentialSource
 from airflow_provider_pai.api.errors import PaiConfigurationError
 from airflow_provider_pai.api.network import is_loopback
 from airflow_provider_pai.api.sources import KINDS, credential_source
 from airflow_provider_pai.connection_form import CONNECTION_TYPE, FIELDS
 
-__all__ = ["ALIBABA_CLOUD_TYPE", "CONSOLE_FIELDS", "REGIONS", "Settings", "fill_in"]
+__all__ = [
+    "ALIBABA_CLOUD_TYPE",
+    "CONSOLE_FIELDS",
+    "OSS_TYPE",
+    "REGIONS",
+    "OssSettings",
+    "Settings",
+    "fill_in",
+]
 
 ALIBABA_CLOUD_TYPE = "alibaba_cloud"
+OSS_TYPE = "oss"
+"""The connection of the OSS hook in apache-airflow-providers-alibaba."""
 
 REGIONS = (
     *(
@@ -44,6 +54,7 @@ CONSOLE_FIELDS = ("region", "workspace_id", "source_type", "source_id", "experim
 
 STS = re.compile(r"sts[a-z0-9-]*(\.[a-z]{2}-[a-z0-9-]+)?\.aliyuncs\.com", re.IGNORECASE)
 """The vendor's STS. Other hosts of its domain may be anybody's, such as a function or a bucket."""
+OSS_ENDPOINT = re.compile(r"oss-([a-z0-9-]+?)(-internal)?\.aliyuncs\.com")
 MAY_HOLD_SPACES = ("policy", "private_key_file", "oidc_token_file_path")
 CREDENTIAL_FIELDS = tuple({name: None for needs, takes, _ in KINDS.values() for name in (*needs, *takes)})
 
@@ -96,6 +107,56 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class OssSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where OSS is, and the credential for it. They hold no secret, as :class:`Settings` hold none."""
+
+    endpoint: str
+    credentials: Any
+    region: str | None
+    """Part of version 4 of the signature; without it version 1 is used."""
+
+    @classmethod
+    def of(
+        cls, connection: AnyConnection, extra: Any, *, region: str | None = None, endpoint: str | None = None
+    ) -> OssSettings:
+        """Read a connection of type ``pai``, ``alibaba_cloud`` or ``oss``. The arguments override its own.
+
+        :raises PaiConfigurationError: with the field to correct.
+        """
+        place = f"the connection {connection.conn_id!r}"
+        if connection.conn_type not in (CONNECTION_TYPE, ALIBABA_CLOUD_TYPE, OSS_TYPE):
+            raise PaiConfigurationError(
+                f"The connection {connection.conn_id!r} is of type {connection.conn_type!r}; oss:// needs "
+                f"one of type {CONNECTION_TYPE!r}, {ALIBABA_CLOUD_TYPE!r} or {OSS_TYPE!r}."
+            )
+        _check_fields(connection, extra)
+        if connection.conn_type == OSS_TYPE and extra.get("auth_type") not in (None, "", "AK"):
+            raise PaiConfigurationError(
+                f"The auth_type of {place} is not 'AK'. For other credentials set a credential_type."
+            )
+        own = "endpoint" if connection.conn_type == OSS_TYPE else "oss_endpoint"
+        endpoint = endpoint or extra.get(own)
+        region = region or extra.get("region") or None
+        if endpoint:
+            endpoint = _address(str(endpoint), None, f"The OSS endpoint of {place}", extra)
+            named = OSS_ENDPOINT.fullmatch(urlsplit(endpoint).hostname or "")
+            region = named[1] if named else region
+        elif not region or not re.fullmatch(r"[a-z]{2}(-[a-z0-9]+)+", region):
+            raise PaiConfigurationError(
+                f"The region of {place} is {region!r}. Enter one such as 'cn-hangzhou', or {own} in its "
+                "extras."
+            )
+        else:
+            endpoint = f"https://oss-{region}{'-internal' if _is_true(extra.get('vpc')) else ''}.aliyuncs.com"
+        credentials = _credentials(connection, extra, region)
+        if isinstance(credentials, BearerToken):
+            raise PaiConfigurationError(
+                f"The bearer token of {place} cannot sign requests to OSS. Name a connection with an "
+                "AccessKey or a role in the path, such as oss://my_conn@bucket/key."
+            )
+        return cls(endpoint=endpoint, credentials=credentials, region=region)
+
+
 def _check_fields(connection: AnyConnection, extra: Any) -> None:
     """Refuse extras that mean nothing, and texts that a stray space would make mean something else."""
     place = f"the connection {connection.conn_id!r}"
@@ -143,7 +204,7 @@ def _kind(value: Any) -> str:
 
 def _credentials(connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> CredentialSource:
     key_id, secret = connection.login, connection.password
-    if connection.conn_type == ALIBABA_CLOUD_TYPE:
+    if connection.conn_type != CONNECTION_TYPE:
         key_id, secret = extra.get("access_key_id") or key_id, extra.get("access_key_secret") or secret
     fields = {name: extra.get(name) for name in CREDENTIAL_FIELDS if not name.startswith("access_key")}
     kind = str(extra.get("credential_type") or ("sts" if fields["security_token"] else "access_key"))
@@ -175,31 +236,36 @@ def _service(name: str, region: str, extra: Mapping[str, Any]) -> str:
 
 
 def _endpoint(connection: AnyConnection, extra: Mapping[str, Any], region: str | None) -> str:
-    address = _bracketed((connection.host or "").strip())
-    if "@" in address:
-        raise PaiConfigurationError(
-            f"The host of {connection.conn_id!r} holds a login; enter it in the fields of login and password."
-        )
-    if not address:
+    if not (connection.host or "").strip():
         return f"https://{_service('aiworkspace', _known(region, connection), extra)}"
+    return _address(
+        str(connection.host), connection.port, f"The host of the connection {connection.conn_id!r}", extra
+    )
+
+
+def _address(written: str, port: int | None, place: str, extra: Mapping[str, Any]) -> str:
+    """Return an endpoint as scheme, host and port; ``place`` says in errors where it stands."""
+    address = _bracketed(written.strip())
+    if "@" in address:
+        raise PaiConfigurationError(f"{place} holds a login; enter it in the fields of login and password.")
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
-        name, port = parts.hostname or "", parts.port or connection.port
+        name, port = parts.hostname or "", parts.port or port
     except ValueError as error:
-        raise PaiConfigurationError(
-            f"The host {connection.host!r} of {connection.conn_id!r} is not an address: {error}."
-        ) from None
+        raise PaiConfigurationError(f"{place}, {written!r}, is not an address: {error}.") from None
+    if not name or parts.scheme not in ("", "http", "https"):
+        raise PaiConfigurationError(f"{place}, {written!r}, is not an address of http or https.")
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise PaiConfigurationError(
-            f"The host {connection.host!r} of {connection.conn_id!r} has more than a host and its port. "
-            "Leave the rest out: the provider adds PAI's paths."
+            f"{place}, {written!r}, has more than a host and its port. Leave the rest out: the provider adds "
+            "the paths."
         )
     loopback = is_loopback(name)
     scheme = parts.scheme or ("http" if loopback else "https")
     if scheme == "http" and not loopback and not _is_true(extra.get("allow_http")):
         raise PaiConfigurationError(
-            f"The connection {connection.conn_id!r} would send its key unencrypted to {name!r}. Write "
-            "https:// in its host, or set allow_http in its extras if that network is safe."
+            f"{place} would have its key sent unencrypted to {name!r}. Write https:// in it, or set "
+            "allow_http in the connection's extras if that network is safe."
         )
     host = f"[{name}]" if ":" in name else name
     return f"{scheme}://{host}{f':{port}' if port else ''}"

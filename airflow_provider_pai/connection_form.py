@@ -23,7 +23,13 @@ FIELDS: dict[str, dict[str, Any]] = {
     "workspace_id": _field(
         "Workspace ID", "Digits, from the PAI console. Left empty, PAI uses the default workspace."
     ),
-    "vpc": _field("Use VPC endpoints", "Reach PAI and STS from inside a VPC of the same region.", "boolean"),
+    "oss_endpoint": _field(
+        "OSS endpoint",
+        "For oss:// paths (default: oss-<region>.aliyuncs.com, in a VPC oss-<region>-internal).",
+    ),
+    "vpc": _field(
+        "Use VPC endpoints", "Reach PAI, STS and OSS from inside a VPC of the same region.", "boolean"
+    ),
     "credential_type": _field(
         "Credential type",
         f"{', '.join(KINDS)}. "

@@ -56,7 +56,8 @@ class PaiListRunsOperator(RunFilterOperator):
     :param max_runs: list at most the first so many in the order of ``order_by``: the oldest, by default.
         ``order_by="GmtCreateTime DESC"`` lists the newest. If more runs match, the log says so. Templated.
     :param output_path: write the runs there as JSON Lines instead, to any path Airflow's object storage
-        knows (``oss://conn@bucket/runs.jsonl``, ``file:///…``); templated.
+        knows (``oss://pai_default@bucket/runs.jsonl``, ``file:///…``); templated. If writing fails, nothing
+        is left there; what was there before stays where the path is of ``oss://``.
     :return: ``[run.to_dict(), …]``, or ``{"path": output_path, "count": number of runs}``.
     :raises PaiUsageError: the list is too large for XCom and no ``output_path`` is given.
     """
@@ -136,8 +137,9 @@ class PaiListRunsOperator(RunFilterOperator):
         if path.protocol in ("file", "local", ""):
             path.parent.mkdir(parents=True, exist_ok=True)
         count = 0
+        opened = path.open("wb")
         try:
-            with path.open("wb") as file:
+            with opened as file:
                 for run in islice(runs, most):
                     if count == 0:
                         self.push_link(context, [run])
@@ -145,12 +147,22 @@ class PaiListRunsOperator(RunFilterOperator):
                     count += 1
                 more = next(runs, None) is not None
         except BaseException:
-            path.unlink(missing_ok=True)  # half a list must not pass for a whole one
+            self._remove_half(path)
             raise
         if count == 0:
             self.push_link(context, [])
         self._log_count("Wrote", count, more, f" to {output_path}")
         return {"path": output_path, "count": count}
+
+    def _remove_half(self, path: Any) -> None:
+        """Remove what was written before an error: it must not pass for a list. The error is not hidden."""
+        try:
+            if not getattr(path.fs, "whole_or_not_at_all", False):
+                path.unlink(missing_ok=True)
+        except Exception as error:
+            self.log.warning(
+                "Half a list may be left at %s, which could not be removed (%s).", path, type(error).__name__
+            )
 
 
 def _number(value: Any) -> Any:

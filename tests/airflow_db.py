@@ -54,6 +54,8 @@ os.environ |= {
     "AIRFLOW__LOGGING__COLORED_LOG_FORMAT": "%(message)s",
     "SCARF_ANALYTICS": "false",
     "NO_COLOR": "1",
+    # What a test has set for an Airflow in a process of its own, as JSON.
+    **json.loads(os.environ.get("SETTINGS_OF_THE_TESTS", "{}")),
 }
 
 

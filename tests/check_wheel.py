@@ -28,7 +28,7 @@ UV = Path(sys.executable).with_name("uv")
 SECONDS = 300
 LOOK = """
 import json, pathlib, runpy, sys
-import airflow, airflow_provider_pai, jsonschema
+import airflow, airflow_provider_pai.filesystems.oss, jsonschema
 
 schema = pathlib.Path(airflow.__file__).with_name("provider_info.schema.json")
 jsonschema.validate(airflow_provider_pai.get_provider_info(), json.loads(schema.read_text()))
@@ -38,7 +38,13 @@ for file in sys.argv[1:]:
         runpy.run_path(file)
     except Exception as error:
         errors[pathlib.Path(file).name] = f"{type(error).__name__}: {error}"
-print(json.dumps({"airflow": airflow.__version__, "from": airflow_provider_pai.__file__, "errors": errors}))
+try:
+    airflow_provider_pai.filesystems.oss.get_fs("pai_default", {})
+    without_oss = ""
+except Exception as error:
+    without_oss = f"{type(error).__name__}: {error}"
+told = {"airflow": airflow.__version__, "oss": without_oss}
+print(json.dumps(told | {"from": airflow_provider_pai.__file__, "errors": errors}))
 """
 
 pytestmark = pytest.mark.timeout(2 * SECONDS)
@@ -71,6 +77,7 @@ def test_the_wheel_holds_the_package_and_its_metadata_and_nothing_else() -> None
     assert names == package() | {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     assert (metadata["Name"], metadata["Version"]) == ("airflow-provider-pai", VERSION)
     assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata.get_all("Provides-Extra") == ["credentials", "oss"]
 
 
 def test_the_sdist_holds_what_the_wheel_is_built_from_and_nothing_else() -> None:
@@ -130,6 +137,7 @@ def test_the_wheel_works_alone_beside(airflow: str, tmp_path: Path) -> None:
     told = alone.look()
     assert told["airflow"] == airflow
     assert Path(told["from"]).is_relative_to(tmp_path)
+    assert "pip install 'airflow-provider-pai[oss]'" in told["oss"]
     needs_airflow_3 = {"start_on_evaluation.py", "gate_on_event.py"} if airflow < "3" else set()
     assert told["errors"].keys() == needs_airflow_3, told["errors"]
     assert alone.providers()["airflow-provider-pai"] == VERSION

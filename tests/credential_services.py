@@ -14,6 +14,8 @@ import hashlib
 import hmac
 import itertools
 import json
+import logging
+import os
 import ssl
 import threading
 import time
@@ -25,10 +27,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from airflow_provider_pai.api import sources
 
 METADATA = "http://100.100.100.200/latest"
 ROLE = "acs:ram::1631044:role/airflow"
@@ -186,6 +191,50 @@ def credential_services(pai: Any, folder: Path) -> Iterator[CredentialServices]:
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
         yield services
+
+
+@contextmanager
+def issuing(pai: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CredentialServices]:
+    """Serve all of them, in an environment in which the credential library finds them and nothing else."""
+    with credential_services(pai, folder) as running:
+        monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
+        # One CA stands for all the public ones, none of which signed anything here: each client reads them.
+        (folder / "public").mkdir()
+        public, _ = make_certificate(folder / "public")
+        monkeypatch.setattr("certifi.where", lambda: str(public))
+        monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(public))
+        # The address of the metadata service is not on this machine.
+        monkeypatch.setenv("HTTP_PROXY", f"http://{running.plain}")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        for name in [name for name in os.environ if name.startswith("ALIBABA_CLOUD_")]:
+            monkeypatch.delenv(name)
+        pai.accept(**LONG_KEY)
+        (folder / "oidc-token").write_text(OIDC_TOKEN)
+        (folder / "private.key").write_text(PRIVATE_KEY)
+        sources._shared.cache_clear()
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it logs when the interpreter ends
+        yield running
+
+
+def fields_of(services: CredentialServices, folder: Path) -> dict[str, dict[str, Any]]:
+    """The fields with which each kind works here."""
+    sts = {"sts_endpoint": services.sts}
+    return {
+        "ram_role_arn": {**LONG_KEY, "role_arn": ROLE, **sts},
+        "ecs_ram_role": {},
+        "oidc_role_arn": {
+            "role_arn": ROLE,
+            "oidc_provider_arn": OIDC_PROVIDER,
+            "oidc_token_file_path": str(folder / "oidc-token"),
+            **sts,
+        },
+        "rsa_key_pair": {
+            "public_key_id": PUBLIC_KEY_ID,
+            "private_key_file": str(folder / "private.key"),
+            **sts,
+        },
+        "credentials_uri": {"credentials_uri": f"http://{services.plain}/credential"},
+    }
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

@@ -8,10 +8,21 @@ import traceback
 from typing import Any
 
 import pytest
-from airflow_db import HOME, SECRET, VERSION, add_connection, airflow_db, first, new_dag, pai, run_dag
+from airflow_db import (
+    HOME,
+    SECRET,
+    VERSION,
+    BaseHook,
+    add_connection,
+    airflow_db,
+    first,
+    new_dag,
+    pai,
+    run_dag,
+)
 
 from airflow_provider_pai.api import Credential, PaiConfigurationError
-from airflow_provider_pai.connection import REGIONS, Settings
+from airflow_provider_pai.connection import REGIONS, OssSettings, Settings
 from airflow_provider_pai.connection_form import FIELD_BEHAVIOUR, FIELDS
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.operators import PaiListRunsOperator
@@ -435,3 +446,85 @@ def test_a_token_that_an_error_repeats_is_not_repeated_here(
         PaiHook("secretive").list_runs()
     said = everything_said(caught.value)
     assert not [part for part in (TOKEN, "token/of", "token%2Fof", "token&#x2F;of") if part in said]
+
+
+# --- OSS --------------------------------------------------------------------------------------------------
+
+OSS = "https://oss-cn-hangzhou.aliyuncs.com"
+AK = {"auth_type": "AK", "access_key_id": KEY["login"], "access_key_secret": KEY["password"]}
+
+
+@pytest.fixture
+def connect_oss(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Write a connection as JSON, and return the settings that ``oss://`` reads from it."""
+
+    def connect_oss(overrides: Any = None, **fields: Any) -> OssSettings:
+        fields = {"conn_type": "pai", **(KEY if fields.get("conn_type", "pai") == "pai" else {}), **fields}
+        monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(fields))
+        connection = BaseHook.get_connection("tried")
+        return OssSettings.of(connection, connection.extra_dejson, **(overrides or {}))
+
+    return connect_oss
+
+
+@pytest.mark.parametrize(
+    ("fields", "overrides", "endpoint", "region"),
+    [
+        ({}, {}, OSS, "cn-hangzhou"),
+        ({"vpc": True}, {}, "https://oss-cn-hangzhou-internal.aliyuncs.com", "cn-hangzhou"),
+        ({"region": "me-east-1"}, {}, "https://oss-me-east-1.aliyuncs.com", "me-east-1"),
+        ({}, {"region": "cn-beijing"}, "https://oss-cn-beijing.aliyuncs.com", "cn-beijing"),
+        ({"oss_endpoint": "oss.example.com"}, {}, "https://oss.example.com", "cn-hangzhou"),
+        ({"oss_endpoint": "oss.example.com", "region": None}, {}, "https://oss.example.com", None),
+        ({"oss_endpoint": "oss.example.com"}, {"endpoint": OSS}, OSS, "cn-hangzhou"),
+        ({"vpc": True}, {"endpoint": "127.0.0.1:80"}, "http://127.0.0.1:80", "cn-hangzhou"),
+        # An endpoint of the vendor's names its region, which is not that of the workspace.
+        (
+            {"oss_endpoint": "oss-cn-beijing-internal.aliyuncs.com"},
+            {},
+            "https://oss-cn-beijing-internal.aliyuncs.com",
+            "cn-beijing",
+        ),
+    ],
+)
+@pytest.mark.parametrize("conn_type", ["pai", "alibaba_cloud", "oss"])
+def test_oss_is_in_the_region_of_the_connection_or_where_an_endpoint_says(
+    connect_oss: Any, conn_type: str, fields: Any, overrides: Any, endpoint: str, region: str | None
+) -> None:
+    extra = {"region": "cn-hangzhou", **(AK if conn_type != "pai" else {}), **fields}
+    if conn_type == "oss" and "oss_endpoint" in extra:
+        extra["endpoint"] = extra.pop("oss_endpoint")
+    host = {"host": "127.0.0.1:8765"} if conn_type == "pai" else {}  # of PAI
+    settings = connect_oss(overrides, conn_type=conn_type, extra=extra, **host)
+    assert (settings.endpoint, settings.region) == (endpoint, region)
+    assert settings.credentials.get() == Credential(
+        access_key_id=KEY["login"], access_key_secret=KEY["password"]
+    )
+    assert KEY["password"] not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, ["region", "'cn-hangzhou'", "oss_endpoint"]),
+        ({"extra": {"region": "evil.example.com/"}}, ["region"]),
+        ({"extra": {"oss_endpoint": "http://oss.example.com"}}, ["OSS endpoint", "unencrypted"]),
+        ({"extra": {"oss_endpoint": "https://u:p@oss.example.com"}}, ["OSS endpoint", "a login"]),
+        ({"extra": {"oss_endpoint": "oss.example.com/bucket"}}, ["more than a host"]),
+        ({"extra": {"oss_endpoint": "ftp://oss.example.com"}}, ["not an address"]),
+        ({"conn_type": "http"}, ["'http'", "'pai'", "'oss'"]),
+        ({"conn_type": "oss", "extra": {"region": "cn-hangzhou"}}, ["AccessKey id"]),
+        ({"conn_type": "oss", "extra": {**AK, "auth_type": "STS"}}, ["auth_type", "credential_type"]),
+        ({"conn_type": "oss", "extra": AK}, ["region", "endpoint"]),
+        (
+            {"extra": {"region": "cn-hangzhou", "credential_type": "bearer", "bearer_token": TOKEN}},
+            ["cannot sign requests to OSS"],
+        ),
+    ],
+)
+def test_what_does_not_lead_to_oss_is_refused(connect_oss: Any, fields: Any, words: list[str]) -> None:
+    with pytest.raises(PaiConfigurationError) as caught:
+        connect_oss(**fields)
+    assert [word for word in words if word not in str(caught.value)] == []
+    said = everything_said(caught.value)
+    assert not any(secret in said for secret in (KEY["password"], TOKEN, "u:p@"))

@@ -29,7 +29,8 @@ from credential_services import (
     PUBLIC_KEY_ID,
     ROLE,
     CredentialServices,
-    credential_services,
+    fields_of,
+    issuing,
     make_certificate,
 )
 from test_triggers import EVALUATED, INTERVAL, LABEL, LIMIT, in_one_loop, triggerer, until
@@ -57,46 +58,14 @@ SHORTEST = 15 * 60
 
 @pytest.fixture
 def services(pai: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CredentialServices]:
-    with credential_services(pai, tmp_path) as running:
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-        # One CA stands for all the public ones, none of which signed anything here: each client reads them.
-        (tmp_path / "public").mkdir()
-        public, _ = make_certificate(tmp_path / "public")
-        monkeypatch.setattr("certifi.where", lambda: str(public))
-        monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(public))
-        # The address of the metadata service is not on this machine.
-        monkeypatch.setenv("HTTP_PROXY", f"http://{running.plain}")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        for name in [name for name in os.environ if name.startswith("ALIBABA_CLOUD_")]:
-            monkeypatch.delenv(name)
-        pai.accept(**LONG_KEY)
-        (tmp_path / "oidc-token").write_text(OIDC_TOKEN)
-        (tmp_path / "private.key").write_text(PRIVATE_KEY)
-        sources._shared.cache_clear()
-        logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it logs when the interpreter ends
+    with issuing(pai, tmp_path, monkeypatch) as running:
         yield running
 
 
 @pytest.fixture
 def fields(services: CredentialServices, tmp_path: Path) -> dict[str, dict[str, Any]]:
     """The fields with which each kind works here."""
-    sts = {"sts_endpoint": services.sts}
-    return {
-        "ram_role_arn": {**LONG_KEY, "role_arn": ROLE, **sts},
-        "ecs_ram_role": {},
-        "oidc_role_arn": {
-            "role_arn": ROLE,
-            "oidc_provider_arn": OIDC_PROVIDER,
-            "oidc_token_file_path": str(tmp_path / "oidc-token"),
-            **sts,
-        },
-        "rsa_key_pair": {
-            "public_key_id": PUBLIC_KEY_ID,
-            "private_key_file": str(tmp_path / "private.key"),
-            **sts,
-        },
-        "credentials_uri": {"credentials_uri": f"http://{services.plain}/credential"},
-    }
+    return fields_of(services, tmp_path)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ class TrackedRun:
                 self._writer = threading.Thread(target=self._write, name="pai-run", daemon=True)
                 self._writer.start()
             elif len(self._waiting) >= BATCH:
-                self._wake.notify()
+                self._wake.notify_all()
 
     def set_labels(self, labels: Labels) -> None:
         """Add or change labels; all others stay.
@@ -184,7 +184,7 @@ class TrackedRun:
             self._deadline = time.monotonic() + DELIVERY_SECONDS
             if self._until is not None:
                 self._deadline = min(self._deadline, self._until)
-            self._wake.notify()
+            self._wake.notify_all()
         writer = self._writer
         while writer is not None and writer.is_alive() and not self._is_over():
             writer.join(0.1)  # a SIGTERM may bring the end forward
@@ -271,9 +271,8 @@ class TrackedRun:
     def _sent(self, batch: list[Value]) -> bool:
         """Send a batch. A value that is sent twice, since an answer was lost, changes no decision."""
         try:
-            self._client.run(
-                begun(log_metric_entries(self.run_id, [metric_entry(*value) for value in batch]))
-            )
+            entries = [metric_entry(*value) for value in batch]
+            self._client.run(begun(log_metric_entries(self.run_id, entries)))
         except PaiError as error:
             self._error = f"{type(error).__name__}: {error}"
             if not error.transient:  # these values are refused, others may not be

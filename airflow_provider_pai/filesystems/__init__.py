@@ -1,0 +1,1 @@
+"""Where do files go? ``oss://`` for Airflow's object storage, with the credentials of a connection."""
