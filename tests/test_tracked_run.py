@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from airflow_db import airflow_db, new_dag, pai, run_dag, task
@@ -128,6 +129,8 @@ def test_the_tasks_of_a_dag_run_may_share_one_run(pai: Any) -> None:
     assert run["RunId"] == ran.xcom("one") == ran.xcom("two") == ran.xcom("two", "pai_run_id")
     assert run["Metrics"] == {"one": 1.0, "two": 2.0}
     assert run["Params"].items() >= {"more": "2", "airflow_dag_run_id": ran.run_id}.items()
+    assert quote(ran.run_id) in run["Params"]["airflow_url"]
+    assert "task" not in run["Params"]["airflow_url"]
 
 
 # --- one run, whatever happens
@@ -190,6 +193,29 @@ def test_a_label_that_shows_late_may_leave_two_runs_and_later_tries_write_to_the
 
 
 # --- values
+
+
+def test_a_label_comes_after_what_was_logged_before_it(pai: Any) -> None:
+    seen = []
+    pai.before_request(lambda action, _: seen.append(action))
+    pai.inject("server_error", action="LogRunMetrics", times=1)
+    with PaiHook().track("digits", key="k") as run:
+        run.log_metrics({"accuracy": 0.9})
+        run.set_labels({"is_evaluation": "true"})
+        assert only(pai)["Metrics"] == {"accuracy": 0.9}
+    assert seen.index("LogRunMetrics") < seen.index("UpdateRun")
+
+
+def test_a_label_does_not_come_where_what_was_logged_before_it_cannot(
+    pai: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_pai.tracking.tracked_run.DELIVERY_SECONDS", 0.5)
+    pai.inject("server_error", action="LogRunMetrics", times=None)
+    with PaiHook().track("digits", key="k") as run:
+        run.log_metrics({"accuracy": 0.9})
+        with pytest.raises(PaiTransportError, match="the labels are not set"):
+            run.set_labels({"is_evaluation": "true"})
+    assert "is_evaluation" not in only(pai)["Labels"]
 
 
 def test_logging_is_cheap(pai: Any) -> None:

@@ -49,8 +49,9 @@ def origin_of(context: Mapping[str, Any], scope: str = "task") -> Origin:
     if not whole:
         params |= {"airflow_task_id": ti.task_id, "airflow_map_index": ti.map_index}
         params |= {"airflow_try_number": ti.try_number}
-        url = getattr(ti, "log_url", None)
-        params |= {"airflow_url": url} if url else {}
+    if url := getattr(ti, "log_url", None):
+        # That of the DAG run is what it begins with: on Airflow 3 a path, on 2 a query.
+        params["airflow_url"] = url.partition("/tasks/")[0].partition("&task_id=")[0] if whole else url
     return Origin(
         identity=Identity(
             parts=dag_run if whole else (*dag_run, ti.task_id, str(ti.map_index)), dag_run=dag_run
@@ -87,14 +88,12 @@ def start(
     else:
         raise PaiUsageError("Outside a task, give a key: by it a second call finds the run.")
     fields = _fields(origin, name, labels, params)
-    from airflow_provider_pai.api.client import (
-        PaiClient,  # brings an HTTP library, which parsing does not need
-    )
-
     if origin.identity.parts in _open:
         raise PaiUsageError(
             "This run is tracked here already: use the one that is open, or give this one a key of its own."
         )
+    from airflow_provider_pai.api.client import PaiClient  # brings an HTTP library, which no parsing needs
+
     workspace_id = hook.named_workspace() or hook.get_default_workspace().workspace_id
     client = PaiClient(hook.settings.endpoint, hook.settings.credentials)
     experiment_id = client.run(get_or_create_experiment(experiment, workspace_id=workspace_id))
