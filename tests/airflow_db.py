@@ -93,6 +93,9 @@ AIRFLOW_BRANCH = (
 )
 """What any task that branches imports besides; on 3.0 that is all of Airflow's models, and aiohttp."""
 
+TOTAL_COUNT = os.environ.get("PAI_TOTAL_COUNT", "given")
+"""Whether listings have a TotalCount, which PAI's documentation calls optional: `given` or `absent`."""
+
 _numbers = itertools.count(1)
 _sleep = time.sleep
 
@@ -406,6 +409,7 @@ def _log_as_a_worker_does() -> None:
 def pai(airflow_db: None, pai_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A fresh local PAI that is Airflow's ``pai_default``; what is tried again is tried again soon."""
     monkeypatch.setenv("AIRFLOW_CONN_PAI_DEFAULT", pai_emulator.connection_uri)
+    pai_emulator.quirks.total_count = TOTAL_COUNT
     monkeypatch.setattr("airflow_provider_pai.api.flow.BACKOFF_SECONDS", 0.01)
     _forget_secrets()
     yield pai_emulator

@@ -3,11 +3,12 @@
 What says the same on every Airflow (the marker `any_airflow`, which tests/conftest.py gives to whole modules)
 runs on the oldest and the newest alone, with the oldest and the newest of all libraries; all else on each.
 The tests of what uses other libraries most run once more with the lowest versions that pyproject.toml
-declares.
+declares, and those of waits with listings that tell no TotalCount.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -30,15 +31,18 @@ USING_LIBRARIES = (
     *("query", "verdict"),
 )
 """The test modules that run with the lowest versions: all else says the same with any."""
+WAITING = ("triggers", "events", "modes", "sensors", "shared_client")
+"""The test modules of waits, which run once more on the newest Airflow, without TotalCount in listings."""
+BETWEEN = ("-m", "not any_airflow")
 SHOWN = 20_000
 """How much of the end of a log is printed, in characters; pytest tells its failures there."""
 
 
 @dataclass
 class Outcome:
-    """What came of the tests on one Airflow."""
+    """What came of the tests in one environment."""
 
-    airflow: str
+    name: str
     status: int | None
     """What pytest ended with; ``None`` where its time was up."""
     seconds: float
@@ -53,9 +57,9 @@ class Outcome:
         return self.counts["failed"] or (0 if self.status == 0 and self.counts["passed"] else 1)
 
 
-def run(airflow: str, *choice: str) -> Outcome:
-    """Run the tests, or a choice of them, on one Airflow, whose environment is there already."""
-    home = CHECKOUT / ".airflow" / airflow
+def run(name: str, airflow: str, *choice: str, **environment: str) -> Outcome:
+    """Run the tests, or a choice of them, in an Airflow's environment, which is there already."""
+    home = CHECKOUT / ".airflow" / name.replace(" ", "-")
     home.mkdir(parents=True, exist_ok=True)
     log, report = home / "tests.log", home / "tests.xml"
     report.unlink(missing_ok=True)
@@ -64,19 +68,20 @@ def run(airflow: str, *choice: str) -> Outcome:
     with log.open("w") as file:
         try:
             status: int | None = subprocess.run(
-                command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=SECONDS
+                command,
+                cwd=CHECKOUT,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                timeout=SECONDS,
             ).returncode
         except subprocess.TimeoutExpired:
             status = None
-    outcome = Outcome(airflow, status, time.monotonic() - started, log, *count(report))
+    outcome = Outcome(name, status, time.monotonic() - started, log, *count(report))
     said = f"{outcome.counts['passed']} passed, {outcome.failed} failed"
-    print(f"{title(airflow)}: {said}, {outcome.seconds:.0f} s", flush=True)
+    print(f"{name}: {said}, {outcome.seconds:.0f} s", flush=True)
     return outcome
-
-
-def title(airflow: str) -> str:
-    """Return what a line of output calls an environment."""
-    return "Lowest versions" if airflow == LOWEST else f"Airflow {airflow}"
 
 
 def count(report: Path) -> tuple[Counter[str], Counter[str]]:
@@ -99,41 +104,47 @@ def count(report: Path) -> tuple[Counter[str], Counter[str]]:
 
 
 def table_of(outcomes: list[Outcome]) -> Table:
-    """Draw the table: a row for each Airflow."""
+    """Draw the table: a row for each environment."""
     table = Table(title="The tests on every supported Airflow")
     for heading in ("Airflow", "passed", "failed", "skipped", "seconds"):
         table.add_column(heading, justify="right")
     for outcome in outcomes:
         numbers = (outcome.counts["passed"], outcome.failed, outcome.counts["skipped"])
         colour = "red" if outcome.failed else "green"
-        table.add_row(outcome.airflow, *map(str, numbers), f"{outcome.seconds:.0f}", style=colour)
+        table.add_row(outcome.name, *map(str, numbers), f"{outcome.seconds:.0f}", style=colour)
     return table
+
+
+def modules(names: tuple[str, ...]) -> list[str]:
+    """Return the files of test modules."""
+    return [f"tests/test_{name}.py" for name in names]
 
 
 def main() -> None:
     """Run the tests on each Airflow that is named; the status is 0 where all of them passed."""
     airflows = sorted(sys.argv[1:], key=lambda airflow: [int(part) for part in airflow.split(".")])
-    whole = {airflows[0], airflows[-1]}
+    ends = [airflows[-1], airflows[0]]
     # Not several processes for one Airflow: each of them would load it, and make a database.
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        running = {  # the longest first
-            airflow: pool.submit(run, airflow, *([] if airflow in whole else ["-m", "not any_airflow"]))
-            for airflow in sorted(airflows, key=whole.__contains__, reverse=True)
-        }
-        lowest = pool.submit(run, LOWEST, *(f"tests/test_{name}.py" for name in USING_LIBRARIES))
-        outcomes = [lowest.result(), *(running[airflow].result() for airflow in airflows)]
+        running = [pool.submit(run, airflow, airflow) for airflow in ends]  # the longest first
+        running += [
+            pool.submit(run, airflow, airflow, *BETWEEN) for airflow in airflows if airflow not in ends
+        ]
+        running += [
+            pool.submit(
+                run, "without TotalCount", ends[0], *BETWEEN, *modules(WAITING), PAI_TOTAL_COUNT="absent"
+            ),
+            pool.submit(run, "lowest versions", LOWEST, *modules(USING_LIBRARIES)),
+        ]
+        outcomes = [future.result() for future in running]
     for outcome in outcomes:
         if outcome.failed:
-            print(
-                f"\n==> {title(outcome.airflow)} ended with {outcome.status}; the whole log is {outcome.log}"
-            )
+            print(f"\n==> {outcome.name} ended with {outcome.status}; the whole log is {outcome.log}")
             print(outcome.log.read_text(errors="replace")[-SHOWN:])
     for outcome in outcomes:
         for reason, number in outcome.skipped.items():
-            print(f"{title(outcome.airflow)} skipped {number}: {reason}")
-    for airflow in airflows:
-        if airflow not in whole:
-            print(f"Airflow {airflow} ran without what says the same on every Airflow")
+            print(f"{outcome.name} skipped {number}: {reason}")
+    print(f"Only on {' and '.join(ends)} ran what says the same on every Airflow")
     Console(width=80).print(table_of(outcomes))
     passed, failed = (
         sum(numbers) for numbers in zip(*((o.counts["passed"], o.failed) for o in outcomes), strict=True)

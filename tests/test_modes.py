@@ -447,19 +447,6 @@ def test_a_wait_ends_alike_in_every_mode(pai: Any, name: str, mode: str) -> None
     check(pai, CASES[name], mode)
 
 
-LATE = (
-    *("late label on an old run", "several", "before a moment", "metrics, by a template"),
-    *("more than a page", "an old id that is labelled later"),
-)
-"""Waits in the triggerer that a TotalCount helps, since something changes behind the newest runs."""
-
-
-@pytest.mark.parametrize("name", LATE)
-def test_a_deferred_wait_ends_alike_without_total_counts(pai: Any, name: str) -> None:
-    pai.quirks.total_count = "absent"
-    check(pai, CASES[name], "deferred")
-
-
 def check(pai: Any, case: Case, mode: str) -> None:
     case.arrange(pai)
     ran = wait_in(mode, **(case.wait(pai) if callable(case.wait) else case.wait))

@@ -96,7 +96,7 @@ async def test_a_hundred_questions_hold_up_no_poll(pai):  # noqa: F811
     async with shared_client("pai_default", None) as client:
         questions = [asyncio.create_task(listed(client)) for _ in range(100)]
         await asyncio.sleep(0.5)
-        asked_before = pai.request_counts["ListRuns"]
+        asked_before = pai.request_counts.get("ListRuns", 0)
         query = RunQuery(workspace_id=pai.workspace_id, labels=LABEL)
         started = clock()
         await client.run(lambda: list_runs(query), POLLS)
