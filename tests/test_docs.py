@@ -16,7 +16,7 @@ import pytest
 from airflow_db import HOME, VERSION, _store, airflow_db, pai, run_dag
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LABELS = {"is_evaluation": "true"}
 
 pytestmark = pytest.mark.timeout(60, method="thread")  # Airflow 3.2 clears the alarm of the other method
@@ -116,6 +116,43 @@ def test_a_change_that_fails_ends_the_dag_and_not_in_silence(my_dag: Any, pai: A
     assert "The test's own callback failed" in ran.error("wait_for_evaluation")
     with pytest.raises(Exception, match="Run 'no-such-run' does not exist"):
         pai.stop()
+
+
+def prose(page: Path) -> str:
+    """Return a page without the code that it shows."""
+    return re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def problem_of_link(page: Path, target: str) -> str:
+    path, _, anchor = target.partition("#")
+    file = page.parent / path if path else page
+    if not file.exists():
+        return f"{target}: no such file"
+    return f"{target}: no such heading" if anchor and anchor not in anchors(file) else ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    relative = [target for target in targets if not target.startswith(("http://", "https://"))]
+    assert [problem for target in relative if (problem := problem_of_link(page, target))] == []
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, left = set(), [ROOT / "README.md"]
+    while left:
+        page = left.pop().resolve()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        left += [page.parent / target for target in re.findall(r"\]\(([^)#:\s]+)", prose(page))]
+    assert [page.name for page in PAGES if page not in reached] == []
 
 
 DATES = re.compile(r"\b(data_interval_\w+|logical_date|execution_date|ds|ds_nodash|ts|ts_nodash\w*)\b")
