@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import re
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_db import HOME, VERSION, _store, airflow_db, pai, run_dag
+from airflow_db import HOME, VERSION, _store, airflow_db, new_dag, pai, run_dag
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -116,6 +117,69 @@ def test_a_change_that_fails_ends_the_dag_and_not_in_silence(my_dag: Any, pai: A
     assert "The test's own callback failed" in ran.error("wait_for_evaluation")
     with pytest.raises(Exception, match="Run 'no-such-run' does not exist"):
         pai.stop()
+
+
+def quoted(page: str) -> list[str]:
+    """Return what the first column of a page's tables says that a log or a reason reads."""
+    lines = (ROOT / page).read_text("utf-8").splitlines()
+    cells = [line.split(" | ")[0] for line in lines if line.startswith("| ")]
+    return [text for cell in cells for text in re.findall(r"`([^`]+)`", cell) if " " in text]
+
+
+def test_what_the_page_on_problems_quotes_is_what_is_said(
+    pai: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: Any
+) -> None:
+    from airflow_provider_pai.operators import PaiRunGateOperator
+    from airflow_provider_pai.sensors import PaiRunSensor
+
+    caplog.set_level("INFO")
+    monkeypatch.setenv("AIRFLOW_CONN_ANYWHERE", re.sub("&workspace_id=.*", "", pai.connection_uri))
+    good = pai.add_run(metrics={"accuracy": 0.938804, "log_loss": 0.3})
+    champion = pai.add_run(labels={"champion": "true"}, metrics={"accuracy": 0.94854})
+    for accuracy in (0.95, 0.5):
+        pai.add_run(labels={"is_new": "true"}, metrics={"accuracy": accuracy})
+    broken = pai.add_run(metrics={"accuracy": float("nan")})
+    soon = {"poke_interval": 0.1, "timeout": 0.2}
+    against = {"baseline_labels": "champion:true", "on_fail": "fail"}
+    with new_dag() as dag:
+        PaiRunSensor(task_id="none", pai_conn_id="anywhere", labels=LABELS, **soon)
+        PaiRunSensor(task_id="late", labels=LABELS, created_after="2020-01-01T00:00:00Z", **soon)
+        for name, metric in [("misspelt", "acc"), ("few", "accuracy")]:
+            PaiRunSensor(task_id=name, labels="is_new:true", metrics={metric: ">= 0.9"}, min_runs=3, **soon)
+        PaiRunGateOperator(task_id="no_run", labels=LABELS, metrics={"accuracy": "> 0"}, on_fail="fail")
+        PaiRunGateOperator(task_id="empty", runs=[], metrics={"accuracy": "> 0"}, on_fail="fail")
+        PaiRunGateOperator(task_id="no_metric", runs=good, metrics={"acc": "> 0"}, on_fail="fail")
+        PaiRunGateOperator(task_id="no_number", runs=broken, metrics={"accuracy": "> 0"}, on_fail="fail")
+        PaiRunGateOperator(task_id="lacks", runs=good, metrics={"log_loss": "< baseline"}, **against)
+        PaiRunGateOperator(task_id="worse", runs=good, metrics={"accuracy": ">= baseline + 0.005"}, **against)
+        PaiRunGateOperator(task_id="itself", runs=champion, metrics={"accuracy": "> baseline"}, **against)
+        against["baseline_labels"] = "champion:True"
+        PaiRunGateOperator(task_id="first", runs=good, metrics={"accuracy": "> baseline"}, **against)
+    run_dag(dag)
+    said = [caplog.text, *capfd.readouterr()]
+    monkeypatch.delenv("AIRFLOW_CONN_PAI_DEFAULT")
+    asyncio.run(until_it_fires(fault_tolerance=3, poke_interval=0.05))
+    asyncio.run(until_it_fires(fault_tolerance=1, poke_interval=60))
+    with pytest.raises(Exception, match="The trigger failed") as failed:
+        dag.get_task("none").resume_execution("__fail__", {"error": "no such module"}, {})
+    heard = "\n".join([*said, caplog.text, *capfd.readouterr(), str(failed.value)])
+    heard = re.sub(r"\\(['\"])", r"\1", heard)
+    shown = quoted("docs/troubleshooting.md")
+    assert len(shown) > 15
+    assert [text for text in shown if not re.search(".*".join(map(re.escape, text.split("…"))), heard)] == []
+
+
+async def until_it_fires(**arguments: Any) -> None:
+    from airflow_provider_pai.triggers import PaiRunTrigger
+
+    async for _ in PaiRunTrigger(labels=LABELS, **arguments).run():
+        return
+
+
+def test_asking_pai_what_a_wait_asks_shows_the_run(pai: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    pai.add_run("late", labels=LABELS, metrics={"accuracy": 0.93})
+    exec(block_with("docs/troubleshooting.md", "hook.list_runs"), {})
+    assert "late" in capsys.readouterr().out
 
 
 def prose(page: Path) -> str:
