@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import re
 import sys
 import time
@@ -180,6 +181,20 @@ def test_asking_pai_what_a_wait_asks_shows_the_run(pai: Any, capsys: pytest.Capt
     pai.add_run("late", labels=LABELS, metrics={"accuracy": 0.93})
     exec(block_with("docs/troubleshooting.md", "hook.list_runs"), {})
     assert "late" in capsys.readouterr().out
+
+
+def test_the_policies_to_paste_are_policies_with_actions_of_pai_and_oss() -> None:
+    text = (ROOT / "docs/permissions.md").read_text("utf-8")
+    policies = [
+        json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    ]
+    assert len(policies) == 4
+    for policy in policies:
+        assert policy["Version"] == "1"
+        for statement in policy["Statement"]:
+            assert statement.keys() == {"Effect", "Action", "Resource"}
+            for action in statement["Action"]:
+                assert re.fullmatch(r"(paiexperiment|paimodel|paiworkspace|oss):[A-Z][A-Za-z*]+", action)
 
 
 def prose(page: Path) -> str:
