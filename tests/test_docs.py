@@ -7,10 +7,13 @@ import asyncio
 import importlib
 import json
 import re
+import runpy
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +258,107 @@ def test_the_tasks_of_the_page_on_tracking_become_runs(pai: Any) -> None:
     assert sorted(run["Params"]["samples"] for run in pai.runs()) == ["120", "600", "898"]
     exec(block_with("docs/tracking.md", "with PaiHook().track"), {})
     assert pai.runs()[-1]["Labels"].items() >= {"is_evaluation": "true", "airflow_state": "success"}.items()
+
+
+def recipes() -> dict[str, str]:
+    """Return the DAGs of the page of recipes by the names of their functions, each with the imports."""
+    first, on_airflow_2, *dags = blocks("docs/how-to.md")
+    if VERSION < (3, 0):
+        first = re.sub(r"^from airflow.sdk import .*\n", on_airflow_2, first, flags=re.MULTILINE)
+    return {re.findall(r"^def (\w+)\(", code, re.MULTILINE)[0]: first + code for code in dags}
+
+
+def recipe(name: str, **conf: Any) -> Any:
+    """Run a DAG of the page of recipes; its waits ask every tenth of a second."""
+    file = HOME / "dags" / f"{name}.py"
+    file.write_text(recipes()[name])  # Airflow 3 reads the source of what is mapped
+    try:
+        dag = runpy.run_path(str(file))["my_dag"]
+        for task_id in {"wait"} & dag.task_dict.keys():
+            dag.get_task(task_id).poke_interval = 0.1
+        return run_dag(dag, None, conf or None)
+    finally:
+        file.unlink()
+
+
+def test_every_recipe_is_run_here() -> None:
+    text = Path(__file__).read_text("utf-8")
+    assert [name for name in recipes() if f'recipe("{name}"' not in text] == []
+
+
+def test_the_recipe_for_three_runs(pai: Any) -> None:
+    ids = [pai.add_run(labels=LABELS, metrics={"accuracy": accuracy}) for accuracy in (0.7, 0.9)]
+    pai.later(1, pai.add_run, "third", labels=LABELS, metrics={"accuracy": 0.8})
+    ran = recipe("three_runs")
+    assert (ran.state, ran.xcom("best")) == ("success", ids[1])
+    assert len(ran.xcom("wait")) == 3
+
+
+def test_the_recipes_for_lists(pai: Any, tmp_path: Path) -> None:
+    ids = [pai.add_run(f"number-{number}", labels=LABELS, metrics={"loss": 0.5}) for number in range(12)]
+    assert recipe("newest").xcom("names") == [f"number-{number}" for number in range(11, 1, -1)]
+    listed = recipe("all_runs", folder=tmp_path.as_uri()).xcom("list")
+    assert listed["count"] == len(Path(listed["path"].removeprefix("file://")).read_text().splitlines()) == 12
+    mapped = recipe("by_id")
+    assert [mapped.xcom("inspect", map_index=index) for index in range(len(ids))] == [{"loss": 0.5}] * 12
+
+
+def test_the_recipe_for_all_runs_of_a_dag_run(pai: Any) -> None:
+    pai.add_run("of somebody else", metrics={"accuracy": 1.0})
+    ran = recipe("trained")
+    (best,) = [run for run in pai.runs() if run["RunId"] == ran.xcom("best")]
+    assert best["Params"]["samples"] == "600"
+
+
+def test_the_recipe_for_a_metrics_history(pai: Any) -> None:
+    run_id = pai.add_run(labels=LABELS)
+    for step, loss in enumerate((0.5, 0.2, 0.3)):
+        pai.measure_run(run_id, {"loss": loss}, step=step)
+    assert recipe("history").xcom("best_step") == 1
+
+
+def test_the_recipe_for_several_experiments(pai: Any) -> None:
+    for name in ("letters", "digits", "others"):
+        pai.add_run(f"of-{name}", experiment_id=pai.add_experiment(name), labels=LABELS)
+    assert recipe("several").xcom("names") == ["of-digits", "of-letters"]
+
+
+@pytest.mark.filterwarnings("ignore:The `airflow.utils.operator_helpers")  # Airflow 3's own @task.sensor
+@pytest.mark.parametrize("label", ["is_evaluation", "approved"])
+def test_the_recipe_for_either_of_two_labels(pai: Any, label: str) -> None:
+    pai.add_run("old", labels={label: "true"}, gmt_create_time="2025-01-01T00:00:00Z")
+    run_id = pai.add_run(labels={label: "true"})
+    assert [run["run_id"] for run in recipe("either").xcom("wait")] == [run_id]
+
+
+@pytest.mark.parametrize(("log_loss", "state"), [(0.1, "success"), (0.3, "skipped")])
+def test_the_recipe_for_a_gate_with_or(pai: Any, log_loss: float, state: str) -> None:
+    pai.add_run(labels=LABELS, metrics={"accuracy": 0.5, "log_loss": log_loss})
+    ran = recipe("one_is_enough")
+    assert (ran.state, ran.states["deploy"]) == ("success", state)
+
+
+def test_the_recipe_for_slack(pai: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+    pai.add_run(labels=LABELS, metrics={"accuracy": 0.5})
+    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setenv("AIRFLOW_VAR_SLACK_WEBHOOK_SECRET", url)
+        ran = recipe("told")
+        server.shutdown()
+    assert (ran.state, ran.states["deploy"]) == ("success", "skipped")
+    assert [message["text"].partition(": ")[0] for message in told] == ["The gate did not pass"]
+
+
+def test_the_recipe_for_limits(pai: Any) -> None:
+    ids = [pai.add_run(labels=LABELS, metrics={"accuracy": accuracy}) for accuracy in (0.7, 0.9, 0.8)]
+    assert recipe("nightly").state == "success"
+    assert [run["RunId"] for run in pai.runs(labels={"champion": "true"})] == [ids[1]]
