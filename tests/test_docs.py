@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
+import inspect
 import json
 import re
 import runpy
@@ -362,3 +364,56 @@ def test_the_recipe_for_limits(pai: Any) -> None:
     ids = [pai.add_run(labels=LABELS, metrics={"accuracy": accuracy}) for accuracy in (0.7, 0.9, 0.8)]
     assert recipe("nightly").state == "success"
     assert [run["RunId"] for run in pai.runs(labels={"champion": "true"})] == [ids[1]]
+
+
+def reference(kind: type, base: type = object) -> list[str]:
+    """Return a row for each public name of a class, out of signatures and docstrings, as a page shows it."""
+    rows = []
+    for name in dir(kind):
+        member = inspect.getattr_static(kind, name)
+        if name.startswith("_") or member is inspect.getattr_static(base, name, None):
+            continue
+        if not callable(member) and not isinstance(
+            member, (property, functools.cached_property, classmethod)
+        ):
+            continue
+        value = member if isinstance(member, (property, functools.cached_property)) else getattr(kind, name)
+        summary = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
+        summary = re.sub(
+            r":\w+:`~?\.?([^`]+)`|``([^`]+)``", lambda found: f"`{found[1] or found[2]}`", summary
+        )
+        rows.append(f"| `{name}{parameters_of(value)}` | {summary} |")
+    return rows
+
+
+def parameters_of(value: Any) -> str:
+    """Return the parameters of a method without their types; nothing for a property."""
+    if not callable(value):
+        return ""
+    given = [each for each in inspect.signature(value).parameters.values() if each.name != "self"]
+    plain = inspect.Signature([each.replace(annotation=inspect.Parameter.empty) for each in given])
+    return str(plain)
+
+
+def test_the_page_on_the_hook_has_all_of_its_methods() -> None:
+    from airflow_provider_pai._compat import BaseHook
+    from airflow_provider_pai.hooks import PaiHook
+
+    page = (ROOT / "docs/hook.md").read_text("utf-8")
+    assert [row for row in reference(PaiHook, BaseHook) if row not in page] == []
+
+
+def test_the_page_on_testing_has_all_that_the_fixture_can_do() -> None:
+    from airflow_provider_pai.emulator import PaiEmulator
+
+    page = (ROOT / "docs/testing.md").read_text("utf-8")
+    assert [row for row in reference(PaiEmulator) if row not in page] == []
+
+
+def test_the_page_on_the_hook_shows_a_runs_two_shapes(pai: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    pai.add_run("seen", labels=LABELS, metrics={"accuracy": 0.93})
+    exec(block_with("docs/hook.md", "hook.list_runs"), {})
+    shown = capsys.readouterr().out
+    assert "seen" in shown
+    assert "Metric(key='accuracy'" in shown
+    assert "\n0.93\n" in shown
