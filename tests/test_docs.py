@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from airflow_db import HOME, VERSION, _store, airflow_db, new_dag, pai, run_dag
 
 ROOT = Path(__file__).parent.parent
@@ -237,6 +238,21 @@ def test_every_page_is_reached_from_the_readme() -> None:
         reached.add(page)
         left += [page.parent / target for target in re.findall(r"\]\(([^)#:\s]+)", prose(page))]
     assert [page.name for page in PAGES if page not in reached] == []
+
+
+@pytest.mark.parametrize(
+    "template", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.md")), ids=lambda path: path.stem
+)
+def test_a_template_for_issues_says_what_it_is_for(template: Path) -> None:
+    _, head, body = template.read_text("utf-8").split("---\n", 2)
+    assert yaml.safe_load(head).keys() == {"name", "about", "labels"}
+    assert body.strip()
+
+
+def test_the_page_on_contributing_knows_every_room() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rooms = [path.parent.name for path in (ROOT / "airflow_provider_pai").glob("*/__init__.py")]
+    assert [room for room in rooms if f"`{room}/`" not in page] == []
 
 
 DATES = re.compile(r"\b(data_interval_\w+|logical_date|execution_date|ds|ds_nodash|ts|ts_nodash\w*)\b")
