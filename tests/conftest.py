@@ -31,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         # Cases that come from a set have no order of their own, and the processes must agree on one.
         items.sort(key=lambda item: (item.location[:2], item.nodeid))
+    if named := [item.nodeid for item in items if " object at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"{named[0]} is named after an address: give the case an id.")
     for item in items:
         if item.path.parent == TESTS and not uses_airflow(item.path):
             item.add_marker("any_airflow")

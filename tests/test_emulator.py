@@ -1392,7 +1392,10 @@ def test_the_command_serves_until_a_signal_ends_it(tmp_path: Path, ending: signa
             assert process.stdout is not None
             line = process.stdout.readline()
             assert line.startswith("PAI emulator listening on http://127.0.0.1:")
-            client = Pai(line.split()[-1])
+            url = line.split()[-1]
+            to_paste = f"pai://http://a:b@{url[7:]}/?region=cn-hangzhou&workspace_id=145883"
+            assert process.stdout.readline() == f"export AIRFLOW_CONN_PAI_DEFAULT='{to_paste}'\n"
+            client = Pai(url)
             keys = {"key": "a", "secret": "b"}
             body = {"Name": f"exp{turn}", "WorkspaceId": "145883"}
             assert client("CreateExperiment", body=body, **keys).status_code == 200

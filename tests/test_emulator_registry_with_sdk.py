@@ -150,7 +150,7 @@ def test_versions_count_up_from_the_first(sdk: Any, pai_emulator: PaiEmulator) -
         ({"task": "t", "model_type": "LoRA", "origin": "ModelScope"}, ["gamma"]),
         ({"label": "tea"}, ["alpha", "beta"]),
         ({"label": "red"}, ["beta"]),
-        ({"tag": [models.ListModelsRequestTag(key="team", value="red")]}, ["beta"]),
+        pytest.param({"tag": [models.ListModelsRequestTag(key="team", value="red")]}, ["beta"], id="tag"),
         ({"page_number": 2, "page_size": 3}, ["other"]),
         ({"sort_by": "GmtCreateTime", "order": "DESC"}, ["other", "gamma", "beta", "alpha"]),
         ({"provider": "pai"}, []),

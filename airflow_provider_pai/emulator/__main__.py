@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with emulator:
             print(f"PAI emulator listening on {emulator.url}", flush=True)
+            print(f"export AIRFLOW_CONN_PAI_DEFAULT='{emulator.connection_uri}'", flush=True)
             ended.wait()
     except (OSError, OverflowError) as error:
         print(f"cannot listen on port {options.port}: {error}", file=sys.stderr)
