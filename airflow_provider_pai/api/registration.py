@@ -48,6 +48,7 @@ __all__ = [
     "Decision",
     "Registration",
     "metrics_document",
+    "metrics_in",
     "register_model_version",
     "set_model_version_approval",
 ]
@@ -207,7 +208,7 @@ def metrics_document(
     """
     order = dict.fromkeys([*(name for name in first if name in metrics), *metrics])
     kept: dict[str, Any] = {}
-    size = len(msgspec.json.encode({"Results": [{"Metrics": {}}]}))
+    size = len(msgspec.json.encode({"Results": [{"Metrics": {}}]})) - 1  # the first has no comma
     for name in order:
         value = metrics[name]
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -217,3 +218,13 @@ def metrics_document(
             size += more
     left = [name for name in order if name not in kept]
     return ({"Results": [{"Metrics": kept}]} if kept else None), left
+
+
+def metrics_in(document: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the metrics in PAI's form for a version as one dict."""
+    results = (document or {}).get("Results")
+    values: dict[str, Any] = {}
+    for result in results if isinstance(results, list) else []:
+        if isinstance(result, Mapping) and isinstance(result.get("Metrics"), Mapping):
+            values |= result["Metrics"]
+    return values

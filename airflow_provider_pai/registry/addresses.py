@@ -22,8 +22,8 @@ def of_airflow(uri: Any) -> bool:
 def pai_uri(uri: Any) -> str:
     """Return the address of a model's files as PAI takes it.
 
-    ``oss://conn@bucket/key`` becomes ``oss://bucket.endpoint/key``, with the connection's endpoint. Others are
-    checked and returned.
+    ``oss://conn@bucket/key`` becomes ``oss://bucket.endpoint/key``, with the connection's endpoint. Others
+    are checked and returned.
 
     :raises PaiUsageError: PAI would refuse it; the text says what to write instead.
     :raises PaiConfigurationError: the connection names no endpoint of OSS, nor a region.

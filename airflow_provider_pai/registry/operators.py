@@ -18,6 +18,7 @@ from airflow_provider_pai.api.registration import (
     UNDECIDED,
     Registration,
     metrics_document,
+    metrics_in,
     register_model_version,
     set_model_version_approval,
 )
@@ -170,7 +171,7 @@ class PaiRegisterModelVersionOperator(PaiOperator):
             "uri": version.uri,
             "run_id": run.run_id if run else None,
         }
-        self.tell_outlets(context, {**result, "metrics": values_of(metrics)})
+        self.tell_outlets(context, {**result, "metrics": metrics_in(metrics)})
         return result
 
     def _run(self) -> tuple[Run | None, list[str], str | None]:
@@ -217,22 +218,13 @@ class PaiRegisterModelVersionOperator(PaiOperator):
                 ", ".join(left[:MOST_NAMED]),
                 f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else "",
             )
-        if not done.created and metrics and values_of(version.metrics) not in ({}, values_of(metrics)):
+        if not done.created and metrics and metrics_in(version.metrics) not in ({}, metrics_in(metrics)):
             self.log.warning(
                 "The run has other metrics now than the version %s, which was registered, and perhaps "
-                "approved, before. It stays as it is; register a model that was trained again with another uri.",
+                "approved, before. It stays as it is. Register a model that was trained again under another "
+                "uri.",
                 version.version_name,
             )
-
-
-def values_of(document: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the metrics in PAI's form for a version as one dict."""
-    results = (document or {}).get("Results")
-    values: dict[str, Any] = {}
-    for result in results if isinstance(results, list) else []:
-        if isinstance(result, Mapping) and isinstance(result.get("Metrics"), Mapping):
-            values |= result["Metrics"]
-    return values
 
 
 class PaiSetModelVersionApprovalOperator(PaiOperator):
