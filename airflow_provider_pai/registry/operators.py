@@ -161,7 +161,7 @@ class PaiRegisterModelVersionOperator(PaiOperator):
             model_id = self.hook.get_or_create_model(self.model_name, **self.given(["workspace_id"]))
             done: Registration = self.hook.client().run(flow(model_id))
             self.push_link(context, [run] if run else [])
-        self._log(model_id, done, metrics, left)
+        self._log_outcome(model_id, done, metrics, left)
         version = done.version
         result = {
             "model_name": self.model_name,
@@ -198,7 +198,7 @@ class PaiRegisterModelVersionOperator(PaiOperator):
         run = runs[0]
         return self.hook.get_run(run) if isinstance(run, str) else run_of(run), [], None
 
-    def _log(
+    def _log_outcome(
         self, model_id: str, done: Registration, metrics: dict[str, Any] | None, left: Sequence[str]
     ) -> None:
         version = done.version
