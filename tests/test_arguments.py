@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,8 @@ BESIDE: dict[str, Any] = {"wait": {"poke_interval": 0.1, "timeout": 20}, "gate_o
 """What a task is given beside the arguments of the table."""
 EXPERIMENT = "digits_1"
 MODEL = "20251020"
+OF_THIS_TASK = re.compile(r"\bmodel-[0-9a-f]+|\b[0-9a-f]{32}\b")
+"""What is another one in each task: the id of a model that it makes, and the label of its identity."""
 WRITES = ("experiment", "create", "change", "log", "register", "register_of_verdict", "approve")
 """The tasks that are told apart by what they leave in PAI."""
 FOLLOWS = {"on_fail": "skip", "follow_if_passed": "a", "follow_if_failed": "b"}
@@ -238,7 +241,7 @@ class Recorder:
     def note(self) -> None:
         """Note what the task did that was begun last."""
         requests = [
-            (each.action, each.path, dict(sorted(each.query.items())), each.status)
+            (each.action, OF_THIS_TASK.sub("…", f"{each.path} {sorted(each.query.items())}"), each.status)
             for each in self.pai.requests
         ]
         self.asked[self.task_id] = requests
@@ -276,7 +279,7 @@ class Recorder:
             self.pai.edit_model_version(
                 model["ModelId"],
                 version["VersionName"],
-                lambda body: body.update(ApprovalStatus="Pending", VersionDescription=None),
+                lambda body: body.update(ApprovalStatus="Pending", VersionDescription=""),
             )
 
 
