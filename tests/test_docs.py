@@ -139,3 +139,14 @@ def test_the_tasks_of_the_page_on_tracking_become_runs(pai: Any) -> None:
     assert sorted(run["Params"]["samples"] for run in pai.runs()) == ["120", "600", "898"]
     exec(block_with("docs/tracking.md", "with PaiHook().track"), {})
     assert pai.runs()[-1]["Labels"].items() >= {"is_evaluation": "true", "airflow_state": "success"}.items()
+
+
+def test_the_dag_of_the_page_on_releasing_models_releases_one(pai: Any) -> None:
+    labels = {"is_evaluation": "true"}
+    run_id = pai.add_run(labels=labels, metrics={"accuracy": 0.93, "log_loss": 0.2})
+    names: dict[str, Any] = {}
+    exec(for_this_airflow(block_with("docs/releasing-models.md", "my_dag = release()")), names)
+    ran = run_dag(names["my_dag"])
+    assert ran.state == "success", ran.errors
+    (version,) = pai.model_versions(ran.xcom("register")["model_id"])
+    assert (version["ApprovalStatus"], version["Labels"]) == ("Approved", {"pai_run_id": run_id})

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow_db import VERSION, add_connection, airflow_db, first, new_dag, pai, run_dag, task
+from airflow_db import add_connection, airflow_db, first, new_dag, pai, run_dag, store_assets, task
 
 from airflow_provider_pai import api
 from airflow_provider_pai._compat import AirflowFailException
@@ -469,8 +469,7 @@ def test_the_event_of_an_asset_says_what_was_registered_and_promoted(pai: Any) -
             task_id="promote", run_id=run_id, labels="champion:true", outlets=[Asset("champion-digits")]
         )
         registered >> promoted
-    if VERSION < (3, 0):
-        dag.sync_to_db()  # as the DAG processor does, without which there are no events
+    store_assets(dag)
     ran = run_dag(dag)
     assert ran.state == "success", ran.errors
     of_version, of_run = extras(ran)
