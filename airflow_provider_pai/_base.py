@@ -32,7 +32,7 @@ FILTERS = (
 QUESTION = (*FILTERS, "min_runs", "max_runs", "metrics")
 """The arguments that say what a wait is for."""
 LABELS = ("labels", "among", "baseline_labels")
-DICTS = (*LABELS, "metrics", "run_params")
+DICTS = (*LABELS, "metrics", "run_params", "verdict")
 AS_TEXT = "text:"
 """What begins so is no Python value, so that native rendering leaves it alone."""
 LABEL_OF_NONE = re.compile(r":\s*None\s*(?:,|$)")
@@ -194,6 +194,15 @@ class PaiOperator(Arguments, BaseOperator):
     def push_link(self, context: Any, runs: Sequence[Run]) -> None:
         """Let the task's PAI button open the first run's source."""
         push_link(self, context, self.hook, runs)
+
+    def tell_outlets(self, context: Any, extra: Mapping[str, Any]) -> None:
+        """Let the events of this task's assets say what happened."""
+        for outlet in self.outlets:
+            try:
+                if hasattr(outlet, "uri"):  # an alias names its assets elsewhere
+                    context["outlet_events"][outlet].extra.update(extra)
+            except Exception:  # it only decorates
+                self.log.warning("The event of %r does not say what happened.", outlet, exc_info=True)
 
 
 class RunFilterOperator(PaiOperator):

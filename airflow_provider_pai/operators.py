@@ -1,4 +1,4 @@
-"""Operators over PAI's runs."""
+"""Operators over PAI's runs and its model registry."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from airflow_provider_pai._compat import object_storage_path
 from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.links import PaiRunLink
+from airflow_provider_pai.registry.operators import (
+    PaiRegisterModelVersionOperator,
+    PaiSetModelVersionApprovalOperator,
+)
 from airflow_provider_pai.tracking.operators import (
     PaiCreateExperimentOperator,
     PaiCreateRunOperator,
@@ -31,8 +35,10 @@ __all__ = [
     "PaiListRunsOperator",
     "PaiLogRunMetricsOperator",
     "PaiPromoteRunOperator",
+    "PaiRegisterModelVersionOperator",
     "PaiRunGateOperator",
     "PaiRunLink",
+    "PaiSetModelVersionApprovalOperator",
     "PaiUpdateRunOperator",
 ]
 

@@ -308,6 +308,17 @@ def _store(dag: Any) -> None:
     first("sync_bag_to_db", *places)(bag, "dags-folder", None)
 
 
+def store_assets(dag: Any) -> None:
+    """Write a DAG's assets to the database, without which Airflow before 3.1 makes no events of them."""
+    if VERSION < (3, 0):
+        dag.sync_to_db()
+    elif VERSION < (3, 1):
+        first("DagBundlesManager", "airflow.dag_processing.bundles.manager")().sync_bundles_to_db()
+        written = serialize(dag)
+        written.relative_fileloc = None
+        first("DAG", "airflow.models.dag").bulk_write_to_db("dags-folder", None, [written])
+
+
 def load_dags(folder: Path) -> Any:
     """Return a DagBag of a folder, as the DAG processor fills it."""
     kind = first("DagBag", "airflow.dag_processing.dagbag", "airflow.models.dagbag")

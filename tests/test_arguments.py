@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,9 @@ from airflow_provider_pai.operators import (
     PaiListRunsOperator,
     PaiLogRunMetricsOperator,
     PaiPromoteRunOperator,
+    PaiRegisterModelVersionOperator,
     PaiRunGateOperator,
+    PaiSetModelVersionApprovalOperator,
     PaiUpdateRunOperator,
 )
 from airflow_provider_pai.sensors import PaiRunSensor
@@ -46,18 +49,26 @@ TASKS: dict[str, Any] = {
     "change": PaiUpdateRunOperator,
     "log": PaiLogRunMetricsOperator,
     "promote": PaiPromoteRunOperator,
+    "register": PaiRegisterModelVersionOperator,
+    "register_of_verdict": PaiRegisterModelVersionOperator,
+    "approve": PaiSetModelVersionApprovalOperator,
 }
-OF_RUNS = ("pai_conn_id", "runs", "metrics", "baseline_labels")
+ONLY = {
+    "gate_of_runs": ("pai_conn_id", "runs", "metrics", "baseline_labels"),
+    "register_of_verdict": ("pai_conn_id", "model_name", "uri", "verdict"),
+}
+"""The arguments of a task that stands in the table a second time, for what does not go with the others."""
+WITHOUT = {"gate": "runs", "register": "verdict"}
 ARGUMENTS = {
     name: [
         argument
         for argument in kind.template_fields
-        if (argument in OF_RUNS if name == "gate_of_runs" else (name, argument) != ("gate", "runs"))
+        if argument in ONLY.get(name, kind.template_fields) and argument != WITHOUT.get(name)
     ]
     for name, kind in TASKS.items()
 }
 CELLS = [(name, argument) for name in TASKS for argument in ARGUMENTS[name]]
-DICTS = ("labels", "metrics", "run_params", "among", "baseline_labels")
+DICTS = ("labels", "metrics", "run_params", "among", "baseline_labels", "verdict")
 DICT_CELLS = [(name, argument) for name, argument in CELLS if argument in DICTS]
 REQUIRED = {
     "list": (),
@@ -69,12 +80,20 @@ REQUIRED = {
     "change": ("run_id", "name"),
     "log": ("run_id", "metrics"),
     "promote": ("run_id", "labels"),
+    "register": ("model_name", "uri"),
+    "register_of_verdict": ("model_name", "uri", "verdict"),
+    "approve": ("model_id", "version_name", "approval"),
 }
 """What cannot be left out, or in the gates and the update not all at once."""
 MAPPED = {"list": "labels", "wait": "labels", "gate": "name", "promote": "among"}
 BESIDE: dict[str, Any] = {"wait": {"poke_interval": 0.1, "timeout": 20}, "gate_of_runs": {"on_fail": "fail"}}
 """What a task is given beside the arguments of the table."""
 EXPERIMENT = "digits_1"
+MODEL = "20251020"
+OF_THIS_TASK = re.compile(r"\bmodel-[0-9a-f]+|\b[0-9a-f]{32}\b")
+"""What is another one in each task: the id of a model that it makes, and the label of its identity."""
+WRITES = ("experiment", "create", "change", "log", "register", "register_of_verdict", "approve")
+"""The tasks that are told apart by what they leave in PAI."""
 FOLLOWS = {"on_fail": "skip", "follow_if_passed": "a", "follow_if_failed": "b"}
 """What goes with ``follow_if_failed``, which only a gate takes that others follow."""
 
@@ -102,6 +121,8 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
     pai.add_run(labels={"baseline": "1"}, metrics={"loss": 0.2})
     changed = pai.add_run("changed", labels=labels, params=params)
     champion = pai.add_run(labels={"champion": "1", "model": "7"}, experiment_id=mine)
+    waiting = pai.add_model("waiting")
+    pai.add_model_version(waiting, "1.0.0", approval_status="Pending")
     conn = {"pai_conn_id": "pai_table"}
     filters = {name: wanted[name] for name in ("workspace_id", "experiment_id", "name", "source_type")}
     filters |= {"source_id": "1234", "labels": labels, "run_id": run_id}
@@ -147,6 +168,40 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
             "among": {"model": "7"},
             "experiment_id": mine,
         },
+        "register": {
+            **conn,
+            "model_name": MODEL,
+            "uri": "https://host/1",
+            "runs": [run_id],
+            "approval": "Rejected",
+            "version_name": "1.0.0",
+            "version_description": "1e-3",
+            "format_type": "ONNX",
+            "framework_type": "Pytorch",
+            "labels": labels,
+            "workspace_id": pai.workspace_id,
+        },
+        "register_of_verdict": {
+            **conn,
+            "model_name": MODEL,
+            "uri": "https://host/1",
+            "verdict": {
+                "passed": True,
+                "reason": "10",
+                "select": "newest",
+                "run": {"run_id": run_id, "metrics": {"accuracy": 0.95}},
+                "baseline_run_ids": [],
+                "checks": [],
+            },
+        },
+        "approve": {
+            **conn,
+            "model_id": waiting,
+            "version_name": "1.0.0",
+            "approval": "Approved",
+            "reason": "20251020",
+            "expected": "Pending",
+        },
     }
 
 
@@ -186,7 +241,7 @@ class Recorder:
     def note(self) -> None:
         """Note what the task did that was begun last."""
         requests = [
-            (each.action, each.path, dict(sorted(each.query.items())), each.status)
+            (each.action, OF_THIS_TASK.sub("…", f"{each.path} {sorted(each.query.items())}"), each.status)
             for each in self.pai.requests
         ]
         self.asked[self.task_id] = requests
@@ -202,10 +257,30 @@ class Recorder:
                 kept = ("WorkspaceId", "ArtifactUri", "Accessibility")
                 self.left[self.task_id] = {**{name: made[name] for name in kept}, "Labels": labels}
                 self.pai.delete_experiment(made["ExperimentId"])
+        for model in self.pai.models():
+            for version in self.pai.model_versions(model["ModelId"]):
+                self._note_version(model, version)
+            if model["ModelName"] == MODEL:
+                self.pai.delete_model(model["ModelId"])
         hook = PaiHook("pai_table")
         hook.update_run(self.changed, name="before", labels={"epoch": "0"}, params={"lr": "0", "depth": "0"})
         hook.log_run_metrics(self.changed, {"accuracy": 0.0}, step=3)
         self.pai.clear_requests()
+
+    def _note_version(self, model: dict[str, Any], version: dict[str, Any]) -> None:
+        kept = ("Uri", "ApprovalStatus", "VersionDescription", "FormatType", "FrameworkType", "Metrics")
+        found = {name: version.get(name) for name in (*kept, "SourceId")}
+        labels = version["Labels"].items()  # those of a version without a run name the task
+        found["Labels"] = {key: value for key, value in labels if not key.startswith("airflow_")}
+        if model["ModelName"] == MODEL:
+            self.left[self.task_id] = found
+        elif version["ApprovalStatus"] != "Pending":
+            self.left[self.task_id] = found
+            self.pai.edit_model_version(
+                model["ModelId"],
+                version["VersionName"],
+                lambda body: body.update(ApprovalStatus="Pending", VersionDescription=""),
+            )
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +314,7 @@ class Right:
         state = ran.states[(task_id, 0) if way == "mapped" else task_id]
         assert state == as_ran.states[as_id] == "success", ran.errors
         assert self.recorder.asked[task_id] == self.recorder.asked[as_id] != []
-        if name in ("experiment", "create", "change", "log"):
+        if name in WRITES:
             assert self.recorder.left[task_id] == self.recorder.left[as_id]
         elif not way.startswith("some"):  # that asks for runs which other tasks change
             assert ran.xcom(task_id, map_index=map_index) == as_ran.xcom(as_id)

@@ -433,3 +433,14 @@ def test_the_page_on_the_hook_shows_a_runs_two_shapes(pai: Any, capsys: pytest.C
     assert "seen" in shown
     assert "Metric(key='accuracy'" in shown
     assert "\n0.93\n" in shown
+
+
+def test_the_dag_of_the_page_on_releasing_models_releases_one(pai: Any) -> None:
+    labels = {"is_evaluation": "true"}
+    run_id = pai.add_run(labels=labels, metrics={"accuracy": 0.93, "log_loss": 0.2})
+    names: dict[str, Any] = {}
+    exec(for_this_airflow(block_with("docs/releasing-models.md", "my_dag = release()")), names)
+    ran = run_dag(names["my_dag"])
+    assert ran.state == "success", ran.errors
+    (version,) = pai.model_versions(ran.xcom("register")["model_id"])
+    assert (version["ApprovalStatus"], version["Labels"]) == ("Approved", {"pai_run_id": run_id})

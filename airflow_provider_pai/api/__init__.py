@@ -24,6 +24,7 @@ from airflow_provider_pai.api.errors import (
     PaiApiError,
     PaiAuthenticationError,
     PaiConfigurationError,
+    PaiDecidedError,
     PaiError,
     PaiExperimentNotFoundError,
     PaiLabelNotSeenError,
@@ -76,6 +77,12 @@ from airflow_provider_pai.api.operations import (
 )
 from airflow_provider_pai.api.promotion import Promotion, promote_run
 from airflow_provider_pai.api.query import RunQuery
+from airflow_provider_pai.api.registration import (
+    Decision,
+    Registration,
+    register_model_version,
+    set_model_version_approval,
+)
 from airflow_provider_pai.api.registry import (
     create_model,
     delete_model,
@@ -96,6 +103,7 @@ __all__ = [
     "BearerToken",
     "Credential",
     "CredentialSource",
+    "Decision",
     "Experiment",
     "Failure",
     "Flow",
@@ -107,6 +115,7 @@ __all__ = [
     "PaiAuthenticationError",
     "PaiClient",
     "PaiConfigurationError",
+    "PaiDecidedError",
     "PaiError",
     "PaiExperimentNotFoundError",
     "PaiLabelNotSeenError",
@@ -121,6 +130,7 @@ __all__ = [
     "PaiUnavailableError",
     "PaiUsageError",
     "Promotion",
+    "Registration",
     "RenewableSource",
     "Request",
     "Response",
@@ -158,8 +168,10 @@ __all__ = [
     "list_workspaces",
     "log_run_metrics",
     "promote_run",
+    "register_model_version",
     "set_experiment_labels",
     "set_model_labels",
+    "set_model_version_approval",
     "set_model_version_labels",
     "set_run_labels",
     "update_experiment",

@@ -46,13 +46,19 @@ Named = TypeVar("Named", bound=Dated)
 
 
 def get_or_create(
-    search: Callable[[], Flow[list[Named]]], creation: Flow[str], *, identity: Callable[[Named], str]
+    search: Callable[[], Flow[list[Named]]],
+    creation: Flow[str],
+    *,
+    identity: Callable[[Named], str],
+    after_loss: tuple[float, ...] = (0.0,),
 ) -> Flow[str]:
     """Return the id of what ``search`` finds by its name, and run ``creation`` where it finds nothing.
 
     Where PAI refuses the creation because of the name, and after a creation, search again for up to a minute.
     Of several the oldest is meant, so that everybody means the same one.
 
+    :param after_loss: the pauses before each search after a creation whose answer was lost. More than one is
+        for what PAI would create a second time, because it keeps no name of it unique.
     :raises PaiError: the one by which the creation failed, where nothing of the name shows after it.
     """
     found = yield from search()
@@ -63,7 +69,8 @@ def get_or_create(
     except PaiError as error:
         if not _may_exist(error):
             raise
-        found = yield from _shown(search, VISIBLE_AFTER if says_taken(error) else (0.0,), lambda _: True)
+        pauses = VISIBLE_AFTER if says_taken(error) else after_loss if error.transient else (0.0,)
+        found = yield from _shown(search, pauses, lambda _: True)
         if not found:
             raise
         return identity(oldest_first(found)[0])

@@ -5,6 +5,7 @@
     PaiError
     ├── PaiUsageError (ValueError)     the call itself is wrong: nothing was sent
     ├── PaiConfigurationError          the connection lacks or contradicts something: nothing was sent
+    ├── PaiDecidedError                somebody else decided about a model version: nothing was changed
     ├── PaiTransportError         (t)  no answer: refused, reset, timed out
     ├── PaiResponseError               an answer that is not what the API page promises
     │   ├── PaiNotJsonError       (t)  a body that is not JSON, such as a proxy's HTML page
@@ -37,6 +38,7 @@ __all__ = [
     "PaiApiError",
     "PaiAuthenticationError",
     "PaiConfigurationError",
+    "PaiDecidedError",
     "PaiError",
     "PaiExperimentNotFoundError",
     "PaiLabelNotSeenError",
@@ -85,6 +87,10 @@ class PaiUsageError(PaiError, ValueError):
 
 class PaiConfigurationError(PaiError):
     """The connection lacks or contradicts something; nothing was sent. The text says what to correct."""
+
+
+class PaiDecidedError(PaiError):
+    """A model version has another approval than was expected; nothing was changed. The text says which."""
 
 
 class PaiTransportError(PaiError):

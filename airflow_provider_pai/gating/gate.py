@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later
@@ -11,6 +11,7 @@ from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.parameters import whole_number
+from airflow_provider_pai.gating.given import flat, run_of
 from airflow_provider_pai.gating.rules import MetricRule, MetricRules, parse_rules
 from airflow_provider_pai.gating.verdict import MissingBaseline, Selection, Verdict, judge
 
@@ -282,7 +283,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
 
     def _given(self) -> list[Run]:
         return self._bounded(
-            [self.hook.get_run(run) if isinstance(run, str) else _run_of(run) for run in _flat(self.runs)]
+            [self.hook.get_run(run) if isinstance(run, str) else run_of(run) for run in flat(self.runs)]
         )
 
     def _bounded(self, runs: list[Run]) -> list[Run]:
@@ -291,27 +292,3 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
                 f"there are more than {self.max_runs} runs; narrow the filters, or raise max_runs."
             )
         return runs
-
-
-def _flat(runs: Any) -> Iterator[str | Mapping[str, Any]]:
-    """Yield single runs from the output of one task, of several tasks, or of a mapped one."""
-    if isinstance(runs, str) and runs.lstrip().startswith(("[", "{")):
-        raise PaiUsageError("runs came as text; write runs=task.output instead of a template.")
-    if isinstance(runs, (str, Mapping)):
-        yield runs
-    elif isinstance(runs, Iterable):
-        for part in runs:
-            yield from _flat(part)
-    elif runs is not None:
-        raise PaiUsageError(f"runs holds {runs!r}, which is neither a run nor the id of one.")
-
-
-def _run_of(record: Mapping[str, Any]) -> Run:
-    """Return the run that a record describes in its compact form, ``Run.to_dict()``."""
-    try:
-        return Run.from_dict(record)
-    except (AttributeError, TypeError, ValueError):  # PaiUsageError is a ValueError
-        raise PaiUsageError(
-            f"runs holds a record with {', '.join(map(str, record)) or 'nothing'}, which is not a run: give "
-            "the output of PaiRunSensor or PaiListRunsOperator (without output_path), or run ids."
-        ) from None

@@ -34,6 +34,8 @@ class RegistryMethods(RunsFlows):
     set_model_version_labels = verb(api.set_model_version_labels)
     delete_model_version_labels = verb(api.delete_model_version_labels)
     delete_model_version = verb(api.delete_model_version)
+    register_model_version = verb(api.register_model_version)
+    set_model_version_approval = verb(api.set_model_version_approval)
 
     def create_model(
         self,

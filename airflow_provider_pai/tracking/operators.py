@@ -9,9 +9,10 @@ import msgspec
 
 from airflow_provider_pai._base import PaiOperator, without_later
 from airflow_provider_pai.api.errors import PaiUsageError
-from airflow_provider_pai.api.models import Run
+from airflow_provider_pai.api.models import Run, last_values
 from airflow_provider_pai.api.promotion import promote_run
 from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
+from airflow_provider_pai.api.registration import metrics_document, metrics_in
 from airflow_provider_pai.tracking.identity import Place, found_or_created
 from airflow_provider_pai.tracking.start import check_labels, origin_of
 
@@ -276,7 +277,8 @@ class PaiPromoteRunOperator(PaiOperator):
     :param among: labels of the runs that share one champion, such as ``"model:digits"``. Without them the
         whole workspace shares one.
     :param experiment_id: the runs of this experiment share one champion.
-    :return: ``{"run_id", "labels", "promoted", "demoted_run_ids"}``.
+    :return: ``{"run_id", "labels", "promoted", "demoted_run_ids"}``. The events of ``outlets`` get it too,
+        and the run's metrics.
     """
 
     template_fields: Sequence[str] = (
@@ -309,13 +311,17 @@ class PaiPromoteRunOperator(PaiOperator):
             labels: Any = self.among
             among = RunQuery(labels=labels, **self.given(["experiment_id"]))
             done = self.hook.client().run(promote_run(self.run_id, self.labels, among=among))
-            self.push_link(context, [Run(run_id=self.run_id)])
+            run = self.hook.get_run(self.run_id) if self.outlets else Run(run_id=self.run_id)
+            self.push_link(context, [run])
         if done.promoted or done.demoted_run_ids:
             demoted = ", ".join(done.demoted_run_ids) or "no run"
             self.log.info("%s carries %s now; lost by: %s.", done.run_id, done.labels, demoted)
         else:
             self.log.info("%s already carries %s, and no other run does.", done.run_id, done.labels)
         plain: dict[str, Any] = msgspec.to_builtins(done)
+        self.tell_outlets(
+            context, {**plain, "metrics": metrics_in(metrics_document(last_values(run.metrics))[0])}
+        )
         return plain
 
 
