@@ -23,7 +23,7 @@ from rich.table import Table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 AT_ONCE = 5  # on two cores, since many tests wait
-SECONDS = 1200
+SECONDS = 1800
 """How long the tests may take on one Airflow."""
 LOWEST = "lowest"
 USING_LIBRARIES = (
