@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -109,6 +110,7 @@ __all__ = [
     "starts_in_triggerer",
     "task_decorator_factory",
     "task_success",
+    "task_url",
     "trigger_event",
 ]
 
@@ -156,6 +158,19 @@ def current_context() -> Context | None:
     except Exception:  # AirflowException, of one or another module, or a RuntimeError
         return None
     return context
+
+
+def task_url(ti: Any) -> str | None:
+    """Return the address of a running task in Airflow's web interface, where Airflow knows its own."""
+    if url := getattr(ti, "log_url", None):
+        return str(url)
+    conf = _first("conf", "airflow.sdk.configuration", "airflow.configuration")  # 3.0 tells none
+    base = conf.get("api", "base_url", fallback=None)
+    if not base:
+        return None
+    mapped = f"/mapped/{ti.map_index}" if ti.map_index >= 0 else ""
+    where = f"dags/{ti.dag_id}/runs/{quote(ti.run_id)}/tasks/{ti.task_id}{mapped}"
+    return f"{base.rstrip('/')}/{where}?try_number={ti.try_number}"
 
 
 def default_deferrable() -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_pai._compat import current_context
+from airflow_provider_pai._compat import current_context, task_url
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.experiments import get_or_create_experiment
 from airflow_provider_pai.api.flow import begun
@@ -49,7 +49,7 @@ def origin_of(context: Mapping[str, Any], scope: str = "task") -> Origin:
     if not whole:
         params |= {"airflow_task_id": ti.task_id, "airflow_map_index": ti.map_index}
         params |= {"airflow_try_number": ti.try_number}
-    if url := getattr(ti, "log_url", None):
+    if url := task_url(ti):
         # That of the DAG run is what it begins with: on Airflow 3 a path, on 2 a query.
         params["airflow_url"] = url.partition("/tasks/")[0].partition("&task_id=")[0] if whole else url
     return Origin(
