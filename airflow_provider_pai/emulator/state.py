@@ -234,7 +234,7 @@ class State:
             self._listing.remove(before - after)
             self._listing.add(after - before)
             db.executemany(
-                "INSERT INTO metric SELECT ?1, ?2, COUNT(*), ?3, ?4, ?5 FROM metric"
+                "INSERT INTO metric SELECT ?1, ?2, IFNULL(MAX(position), -1) + 1, ?3, ?4, ?5 FROM metric"
                 " WHERE run = ?1 AND key = ?2",
                 ((seq, m.key, _storable(m.value), m.step, m.timestamp) for m in logged),
             )

@@ -104,13 +104,12 @@ class TrackedRun:
             )
         now = int(time.time() * 1000)
         values = [(key, value, step, now) for key, value in metrics.items()]
+        right = step is None or (type(step) is int and step >= 0)
         for each in values:  # a training logs in each of its steps, so what is plainly right costs little
             key, value = each[:2]
-            if not (key in self._checked and type(value) is float and isfinite(value)):
+            if not (right and key in self._checked and type(value) is float and isfinite(value)):
                 metric_entry(*each)
                 self._checked.add(key)
-        if step is not None and (type(step) is not int or step < 0):
-            metric_entry("any", 0.0, step)
         with self._wake:
             if self._deadline is not None:
                 raise PaiUsageError(f"the run {self.run_id} has ended; log to it inside of its with block.")
