@@ -16,9 +16,18 @@ from alibabacloud_aiworkspace20210204.client import Client
 from alibabacloud_tea_openapi.models import Config
 from darabonba.runtime import RuntimeOptions
 
-__all__ = ["SdkClient", "models"]
+from airflow_provider_pai.emulator import PaiEmulator
+
+__all__ = ["QUIET", "SdkClient", "models"]
 
 _RUNTIME = RuntimeOptions(connect_timeout=10_000, read_timeout=20_000)
+QUIET = [
+    pytest.mark.timeout(120),
+    # Warnings of the SDK: datetime.utcnow, and sessions that it does not close.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+"""The marks of a module that calls the SDK."""
 
 
 class SdkClient:
@@ -38,3 +47,14 @@ class SdkClient:
             call = getattr(self._client, f"{operation}_with_options_async")
             return asyncio.run(asyncio.wait_for(call(*arguments, {}, _RUNTIME), timeout=30)).body
         return getattr(self._client, f"{operation}_with_options")(*arguments, {}, _RUNTIME).body
+
+    @classmethod
+    def of(cls, pai: PaiEmulator, way: str) -> SdkClient:
+        """Return a client of an emulator with its usual key: `sync`, `async` or `older signature`."""
+        return cls(
+            pai.host_port,
+            is_async=way == "async",
+            access_key_id="emulator",
+            access_key_secret="emulator-secret",
+            signature_algorithm="v2" if way == "older signature" else "",
+        )

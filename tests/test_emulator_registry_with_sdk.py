@@ -5,28 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sdk_client import SdkClient, models  # skips this module where the official SDK is not installed
+from sdk_client import QUIET, SdkClient, models  # skips this module where the official SDK is not installed
 
 from airflow_provider_pai.emulator import PaiEmulator
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    # Warnings of the SDK: datetime.utcnow, and sessions that it does not close.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = QUIET
 URI = "oss://bucket.oss-cn-hangzhou.aliyuncs.com/digits/"
 METRICS = {"Results": [{"Dataset": {"Uri": "oss://b"}, "Metrics": {"accuracy": 0.93}}]}
 
 
 @pytest.fixture(params=["sync", "async"])
 def sdk(request: pytest.FixtureRequest, pai_emulator: PaiEmulator) -> Any:
-    return SdkClient(
-        pai_emulator.host_port,
-        is_async=request.param == "async",
-        access_key_id="emulator",
-        access_key_secret="emulator-secret",
-    )
+    return SdkClient.of(pai_emulator, request.param)
 
 
 def labels(record: Any) -> dict[str, str]:

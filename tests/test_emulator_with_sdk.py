@@ -6,27 +6,16 @@ import time
 from typing import Any
 
 import pytest
-from sdk_client import SdkClient, models  # skips this module where the official SDK is not installed
+from sdk_client import QUIET, SdkClient, models  # skips this module where the official SDK is not installed
 
 from airflow_provider_pai.emulator import PaiEmulator
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    # Warnings of the SDK: datetime.utcnow, and sessions that it does not close.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = QUIET
 
 
 @pytest.fixture(params=["sync", "async", "older signature"])
 def sdk(request: pytest.FixtureRequest, pai_emulator: PaiEmulator) -> Any:
-    return SdkClient(
-        pai_emulator.host_port,
-        is_async=request.param == "async",
-        access_key_id="emulator",
-        access_key_secret="emulator-secret",
-        signature_algorithm="v2" if request.param == "older signature" else "",
-    )
+    return SdkClient.of(pai_emulator, request.param)
 
 
 def names(page: Any) -> list[str]:

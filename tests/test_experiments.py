@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ from airflow_provider_pai.emulator import PaiEmulator, Quirks
 
 WORKSPACE = "145883"
 KEY = api.Credential(access_key_id="emulator", access_key_secret="emulator-secret")
-NAME_TAKEN = ("conflict", "duplicate", "invalid", "server_error")
 
 
 @pytest.fixture(autouse=True)
@@ -77,33 +74,6 @@ def test_only_the_very_name_in_the_very_workspace_counts(pai_emulator: PaiEmulat
     assert find_or_create(pai_emulator) == made
 
 
-@pytest.mark.parametrize("name_taken", NAME_TAKEN)
-def test_another_task_that_is_faster_wins(pai_emulator: PaiEmulator, name_taken: Any) -> None:
-    pai_emulator.quirks.name_taken = name_taken
-    made = rival(pai_emulator)
-    assert find_or_create(pai_emulator) == made[0]
-    assert stored(pai_emulator) == made
-
-
-@pytest.mark.parametrize("names", ["unique", "repeatable"])
-@pytest.mark.parametrize("unlisted", [0, 3])
-def test_many_at_once_get_the_same(pai_emulator: PaiEmulator, names: Any, unlisted: int) -> None:
-    pai_emulator.quirks.experiment_names = names
-    pai_emulator.quirks.unlisted_experiment = unlisted
-    together = threading.Barrier(8, timeout=30)
-
-    def task(_: int) -> str:
-        together.wait()
-        return find_or_create(pai_emulator)
-
-    with ThreadPoolExecutor(8) as pool:
-        found = {*pool.map(task, range(8))}
-    assert found == {stored(pai_emulator)[0]}
-    if names == "unique":
-        assert len(stored(pai_emulator)) == 1
-    assert find_or_create(pai_emulator) in found
-
-
 @pytest.mark.parametrize("name_taken", ["conflict", "duplicate"])
 def test_a_rivals_experiment_that_shows_late_is_waited_for(
     pai_emulator: PaiEmulator, name_taken: Any
@@ -127,12 +97,6 @@ def test_of_several_the_oldest_is_meant(pai_emulator: PaiEmulator) -> None:
     pai_emulator.before_request(None)
     pai_emulator.quirks.order = "ignored"
     assert find_or_create(pai_emulator) == made[0]
-
-
-@pytest.mark.parametrize("kind", ["reset_after", "truncate"])
-def test_an_answer_that_is_lost_does_no_harm(pai_emulator: PaiEmulator, kind: str) -> None:
-    pai_emulator.inject(kind, action="CreateExperiment")
-    assert [find_or_create(pai_emulator)] == stored(pai_emulator)
 
 
 def test_looks_that_fail_are_repeated(pai_emulator: PaiEmulator) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
@@ -533,50 +531,6 @@ def test_a_name_in_part_or_in_another_workspace_is_another_model(
     made = find_or_create(pai_emulator)
     assert made not in others
     assert find_or_create(pai_emulator) == made
-
-
-@pytest.mark.parametrize("name_taken", NAME_TAKEN)
-def test_another_task_that_is_faster_wins(pai_emulator: PaiEmulator, name_taken: Any) -> None:
-    pai_emulator.quirks.name_taken = name_taken
-    made: list[str] = []
-
-    def create(action: str, count: int) -> None:
-        if action == "CreateModel" and not made:
-            made.append(pai_emulator.add_model("digits"))
-
-    pai_emulator.before_request(create)
-    assert find_or_create(pai_emulator) == made[0]
-    assert stored(pai_emulator) == made
-
-
-@pytest.mark.parametrize("names", ["unique", "repeatable"])
-@pytest.mark.parametrize("hidden", [0, 3])
-def test_many_at_once_get_the_same(pai_emulator: PaiEmulator, names: Any, hidden: int) -> None:
-    pai_emulator.quirks.model_names = names
-    pai_emulator.quirks.hidden_model = hidden
-    together = threading.Barrier(8, timeout=30)
-
-    def task(_: int) -> str:
-        together.wait()
-        return find_or_create(pai_emulator)
-
-    with ThreadPoolExecutor(8) as pool:
-        found = {*pool.map(task, range(8))}
-    assert found == {stored(pai_emulator)[0]}
-    if names == "unique":
-        assert len(stored(pai_emulator)) == 1
-
-
-@pytest.mark.parametrize("kind", ["reset_after", "truncate"])
-def test_an_answer_that_is_lost_does_no_harm(pai_emulator: PaiEmulator, kind: str) -> None:
-    pai_emulator.inject(kind, action="CreateModel")
-    assert [find_or_create(pai_emulator)] == stored(pai_emulator)
-
-
-def test_a_refusal_for_another_reason_stays_what_it_is(pai_emulator: PaiEmulator) -> None:
-    pai_emulator.inject("error", action="CreateModel")
-    with pytest.raises(api.PaiPermissionError, match="CreateModel"):
-        find_or_create(pai_emulator)
 
 
 # --- the emulator, for those who test their own DAGs

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import psutil
+import pytest
 from outside import CHECKOUT, SECONDS, AirflowApi, airflow_environment, family, until
 
 from demo.standalone import USER, check, end, free_port, members, standalone
@@ -150,11 +151,15 @@ def running_version(
 
 @contextmanager
 def side_by_side(
-    tell: Callable[[str, Path, str], T], homes: dict[str, Path]
+    tell: Callable[[str, Path, str], T],
+    versions: Iterable[str],
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, Future[T]]]:
     """Let something happen in an Airflow of each version, each in a thread, as they mostly wait.
 
-    ``tell`` takes the version, the home, and the mark of all processes that it starts, and ends them.
+    Only where a test of this session wants the version. ``tell`` takes the version, the home, and the mark
+    of all processes that it starts, and ends them.
     """
 
     def one(version: str) -> T:
@@ -170,6 +175,8 @@ def side_by_side(
             kill_sessions(mark)
         return told
 
+    wanted = [v for v in versions if any(f"[{v}" in item.name for item in request.session.items)]
+    homes = {version: tmp_path_factory.mktemp(f"airflow-{version}") for version in wanted}
     marks = {version: uuid.uuid4().hex for version in homes}
     pool = ThreadPoolExecutor(max(1, len(homes)))
     try:

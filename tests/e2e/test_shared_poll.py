@@ -221,8 +221,7 @@ def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
 def telling(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Story]]]:
-    wanted = [v for v in VERSIONS if any(f"[{v}" in item.name for item in request.session.items)]
-    with side_by_side(tell, {v: tmp_path_factory.mktemp(f"airflow-{v}") for v in wanted}) as stories:
+    with side_by_side(tell, VERSIONS, request, tmp_path_factory) as stories:
         yield stories
 
 
