@@ -680,7 +680,6 @@ async def test_pollers_that_start_together_do_not_stay_in_lockstep(pai):  # noqa
 
 @in_one_loop
 async def test_a_wait_says_what_it_asks_and_how_far_it_has_come(pai, monkeypatch, caplog, capsys):  # noqa: F811
-    monkeypatch.setattr("airflow_provider_pai.triggers.QUIET_SECONDS", 0.5)
     monkeypatch.setattr("airflow_provider_pai.waiting.trigger.QUIET_SECONDS", 0.5)
     caplog.set_level("INFO")
     said = ""
@@ -897,7 +896,7 @@ async def test_a_wait_that_ends_its_task_says_so(pai):  # noqa: F811
 @in_one_loop
 async def test_a_link_that_cannot_be_made_fails_nothing(pai, monkeypatch):  # noqa: F811
     pai.add_run("a", labels=EVALUATED)
-    monkeypatch.setattr("airflow_provider_pai.triggers.console_url", lambda *_: 1 / 0)
+    monkeypatch.setattr("airflow_provider_pai.waiting.trigger.console_url", lambda *_: 1 / 0)
     stream = wait(end_task=True).run()
     event = await anext(stream)
     await stream.aclose()
