@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -38,6 +39,7 @@ MOST_NAMED = 5
 class ModelVersions(msgspec.Struct, frozen=True):
     """All versions of a model, oldest first; without an id there is no model of that name yet."""
 
+    model: str
     model_id: str | None
     versions: list[ModelVersion]
 
@@ -78,7 +80,7 @@ class VersionCondition(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, *, labels: Labels | None = None, **given: Any) -> VersionCondition:
         """Return what the arguments mean that a task or a trigger was given."""
-        for name in ("model_id", "workspace_id"):
+        for name in ("model_id", "model_name", "workspace_id"):
             if name in given:
                 given[name] = required(name, given[name])
         return cls(labels={} if labels is None else parse_labels(labels), **given)
@@ -171,14 +173,11 @@ def read_versions(
     :raises PaiModelNotFoundError: there is no model of this id, or no such version.
     :raises PaiUsageError: several models have this name.
     """
-    if model_id is None:
-        model_id = yield from _model_id(required("model_name", model_name), workspace_id)
-    if model_id is None:
-        if version_name is not None:
-            raise _missing(str(model_name), version_name)
-        return ModelVersions(None, [])
-    versions: list[ModelVersion] = yield from list_model_versions(model_id)
-    return (yield from with_version(ModelVersions(model_id, versions), version_name))
+    if model_id is not None:
+        found = ModelVersions(model_id, model_id, (yield from list_model_versions(model_id)))
+    else:
+        found = yield from _of_name(required("model_name", model_name), workspace_id)
+    return (yield from with_version(found, version_name))
 
 
 def with_version(found: ModelVersions, version_name: str | None) -> Flow[ModelVersions]:
@@ -189,12 +188,12 @@ def with_version(found: ModelVersions, version_name: str | None) -> Flow[ModelVe
     if version_name is None or any(each.version_name == version_name for each in found.versions):
         return found
     if found.model_id is None:
-        raise _missing("that is awaited", version_name)
+        raise _missing(found.model, version_name)
     version = yield from get_model_version(found.model_id, version_name)
-    return ModelVersions(found.model_id, [*found.versions, version])
+    return msgspec.structs.replace(found, versions=[*found.versions, version])
 
 
-def _model_id(name: str, workspace_id: str | None) -> Flow[str | None]:
+def _of_name(name: str, workspace_id: str | None) -> Flow[ModelVersions]:
     if workspace_id is None:
         workspace_id = (yield from get_default_workspace()).workspace_id
     models = yield from list_models(workspace_id=workspace_id, name=name)
@@ -204,7 +203,10 @@ def _model_id(name: str, workspace_id: str | None) -> Flow[str | None]:
             f"The workspace {workspace_id} holds {len(models)} models named {name!r}: {ids}. Say which is "
             "meant by model_id."
         )
-    return models[0].model_id if models else None
+    for model in models:
+        with suppress(PaiModelNotFoundError):  # it was deleted just now
+            return ModelVersions(name, model.model_id, (yield from list_model_versions(model.model_id)))
+    return ModelVersions(name, None, [])
 
 
 def _approval(version: ModelVersion) -> str:
