@@ -136,6 +136,18 @@ class LocalPai:
         """Log values of metrics to a run."""
         self.client.run(api.log_run_metrics(run_id, metrics))
 
+    def slow(self, action: str, seconds: float) -> None:
+        """Let the next request of an action be answered late, once it is carried out."""
+        self._control("POST", "faults", [{"kind": "slow", "action": action, "delay": seconds}])
+
+    def approve(self, model_id: str, version_name: str) -> None:
+        """Approve a version, as a person does in PAI's console."""
+        self._control("PATCH", "versions", {"model_id": model_id, "version_name": version_name})
+
+    def forget(self) -> None:
+        """Count requests from here on."""
+        self._control("DELETE", "requests")
+
     def record(self) -> dict[str, Any]:
         """Return what was asked, as `/_emulator/requests` has it."""
         recorded: dict[str, Any] = self._control("GET", "requests")
