@@ -666,6 +666,7 @@ def test_the_first_signal_does_not_stop_the_removal(ask: Any, signals: Any) -> N
     assert (report.status, list(report.found)) == (0, NAMES)
 
 
+@pytest.mark.any_airflow
 def test_the_second_signal_leaves_what_is_left_and_says_so(ask: Any, signals: Any, pai_emulator: Any) -> None:
     signals({("ListRuns", 12): signal.SIGINT, ("DeleteRun", 3): signal.SIGINT})
     report = ask(leaves=True)
