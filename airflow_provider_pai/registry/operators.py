@@ -177,13 +177,7 @@ class PaiRegisterModelVersionOperator(PaiOperator):
     def _run(self) -> tuple[Run | None, list[str], str | None]:
         """Return the run that the version comes from, the metrics that were judged, and the gate's reason."""
         if self.verdict is not None:
-            try:
-                verdict = msgspec.convert(self.verdict, Verdict, strict=False)
-            except msgspec.ValidationError as error:
-                raise PaiUsageError(
-                    f"verdict is not the output of a PaiRunGateOperator: {error}. Write verdict=gate.output; "
-                    "a run, or the id of one, is given as runs."
-                ) from None
+            verdict = Verdict.of(self.verdict)
             if not verdict.passed or verdict.run is None:
                 raise PaiUsageError(f"The gate did not pass, so nothing is registered: {verdict.reason}.")
             return run_of(verdict.run), [check.metric for check in verdict.checks], verdict.reason
