@@ -1,11 +1,10 @@
 """Ask a person in Airflow whether the best run is released, and register it as approved if they say yes.
 
-Shows `PaiApprovalOperator`: its page in Airflow (*Required Actions*) shows the gate's verdict as a table, and the
-button to approve names the judged run, so that nobody approves another verdict than the one they have seen. What
-was approved is what is registered: the approval hands the verdict on.
+Shows `PaiApprovalOperator`: Airflow's page *Required Actions* shows the gate's verdict as a table, and the
+button to approve names the judged run, so that nobody approves a verdict that they have not seen. The approval
+hands the verdict on, so that what was approved is what is registered, in PAI's model registry.
 
-Needs Airflow 3.1 or later; before, this file holds no DAG. Needs a connection `pai_default`. The model and its
-version are created in PAI's registry.
+Needs Airflow 3.1 or later, and a connection `pai_default`. Before 3.1 this file holds no DAG.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def pai_approve_in_airflow() -> None:
     PaiRegisterModelVersionOperator(
         task_id="register",
         model_name="digits",
-        uri="oss://my-bucket.oss-cn-hangzhou.aliyuncs.com/digits/{{ ti.xcom_pull('ask').run.run_id }}/model.onnx",
+        uri="oss://models.oss-cn-hangzhou.aliyuncs.com/digits/{{ ti.xcom_pull('ask').run.run_id }}.onnx",
         verdict=ask.output,
         approval="Approved",
     )

@@ -69,12 +69,13 @@ class PaiApprovalOperator(PaiOperator, ApprovalOperator):
         self,
         *,
         verdict: Mapping[str, Any],
-        subject: str = "",
-        body: str = "",
+        subject: str | None = None,
+        body: str | None = None,
         defaults: str | list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(subject=subject, body=body, defaults=defaults, **kwargs)
+        left_out: Any = subject  # the running task knows the run to name
+        super().__init__(subject=left_out, body=body, defaults=defaults, **kwargs)
         self.verdict = verdict
         self.check_parsed()
 
@@ -101,9 +102,9 @@ class PaiApprovalOperator(PaiOperator, ApprovalOperator):
         chosen = list(event["chosen_options"])
         if not set(chosen) <= set(self.options):
             raise AirflowFailException(
-                f"The answer is {', '.join(chosen)!r}, but the verdict is another one now, for which it would "
-                f"be {self.APPROVE!r}. Nothing is approved. Airflow shows what a cleared task asked before, so "
-                "start another DAG run."
+                f"The answer is {', '.join(chosen)!r}, but the verdict is another one now, for which it "
+                f"would be {self.APPROVE!r}. Nothing is approved. Airflow shows what a cleared task asked "
+                "before, so start another DAG run."
             )
         outcome = self._outcome(verdict, event, approved=chosen == [self.APPROVE])
         if self.do_xcom_push:  # a rejection skips by an exception, so nothing is returned

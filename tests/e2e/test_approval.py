@@ -1,8 +1,8 @@
-"""A person approves a verdict in Airflow, and only the one that they have seen: in real Airflows, side by side.
+"""A person approves a verdict in Airflow, and only one that they have seen: in real Airflows.
 
-The person answers over the REST API, as the page *Required Actions* does. Then a run's metrics change, or another
-run is judged, and the tasks are cleared: Airflow shows what it asked before, and the answer to that releases
-nothing.
+The person answers over the REST API, as the page *Required Actions* does. Then a run's metrics change, or
+another run is judged, and the tasks are cleared: Airflow shows what it asked before, and the answer to that
+releases nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ class Answered:
 
     dag_run_id: str
     question: dict[str, Any]
-    answer: str
     states: dict[str, str | None]
     outcome: Any
     """What the approval returned."""
@@ -100,19 +99,22 @@ class Person:
         question: dict[str, Any] = self.airflow.get(self._detail(dag_run_id))
         return question
 
-    def answer(self, dag_run_id: str, number: int = 0) -> Answered:
-        """Choose an option of those that are shown, and wait for the end."""
+    def answer(self, dag_run_id: str, number: int = 0) -> dict[str, Any]:
+        """Choose an option of those that are shown, and return the question."""
         question = self.asked(dag_run_id)
-        chosen = question["options"][number]
-        body = {"chosen_options": [chosen], "params_input": {}}
+        body = {"chosen_options": [question["options"][number]], "params_input": {}}
         self.airflow.call("PATCH", f"{self.airflow.api}/{self._detail(dag_run_id)}", body)
+        return question
+
+    def outcome(self, dag_run_id: str, question: dict[str, Any]) -> Answered:
+        """Wait for the end, and return what came of the answer."""
         until(lambda: self.airflow.state(DAG, dag_run_id), "the end", every=0.5)
         states = self.airflow.states(DAG, dag_run_id)
         outcome = self.airflow.xcom(DAG, dag_run_id, "ask") if states["ask"] == "success" else None
-        released = [
-            one.labels.get("pai_run_id") for one in self.versions() if one.approval_status == "Approved"
-        ]
-        return Answered(dag_run_id, question, chosen, states, outcome, released)
+        approved = [one for one in self.versions() if one.approval_status == "Approved"]
+        return Answered(
+            dag_run_id, question, states, outcome, [one.labels.get("pai_run_id") for one in approved]
+        )
 
     def clear(self, dag_run_id: str) -> None:
         """Clear the gate and all that follows, as a person does who wants it judged again."""
@@ -158,17 +160,19 @@ def play(person: Person, airflow: Airflow, pai: LocalPai) -> Story:
     story = Story(first=evaluated("first", 0.95))
     # One waits for its answer while the run's metrics change and another run is judged.
     waiting, approved = airflow.start(DAG), airflow.start(DAG)
-    story.answers["approved"] = person.answer(approved)
+    story.answers["approved"] = person.outcome(approved, person.answer(approved))
     person.asked(waiting)
     pai.measure(story.first, accuracy=0.91)
     person.clear(approved)
-    story.answers["other metrics"] = person.answer(approved)
+    person.asked(approved)
     story.second = evaluated("second", 0.97)
     person.clear(waiting)
-    story.answers["other run"] = person.answer(waiting)
+    old = {"other metrics": approved, "other run": waiting}
+    questions = {what: person.answer(dag_run_id) for what, dag_run_id in old.items()}
     rejected, released = airflow.start(DAG), airflow.start(DAG)
-    story.answers["rejected"] = person.answer(rejected, 1)
-    story.answers["second"] = person.answer(released)
+    story.answers |= {what: person.outcome(old[what], question) for what, question in questions.items()}
+    story.answers["rejected"] = person.outcome(rejected, person.answer(rejected, 1))
+    story.answers["second"] = person.outcome(released, person.answer(released))
     story.versions = person.versions()
     return story
 
@@ -196,7 +200,7 @@ def test_what_is_approved_is_registered_as_approved(story: Story) -> None:
 
 def test_the_person_sees_the_verdict_and_the_run_that_they_approve(story: Story) -> None:
     answered = story.answers["approved"]
-    assert story.first in answered.answer
+    assert story.first in answered.question["options"][0]
     assert answered.question["subject"] == "Approve first?"
     body = answered.question["body"]
     assert body.startswith(f"Of {answered.dag_run_id}.\n")
@@ -207,7 +211,7 @@ def test_the_person_sees_the_verdict_and_the_run_that_they_approve(story: Story)
 def test_an_answer_to_what_was_asked_before_releases_nothing(story: Story, changed: str) -> None:
     answered = story.answers[changed]
     assert "0.95" in answered.question["body"]  # Airflow shows what it asked at first
-    assert story.first in answered.answer
+    assert story.first in answered.question["options"][0]
     assert answered.states == {"gate": "success", "ask": "failed", "register": "upstream_failed"}
     assert answered.released == [story.first]
     assert [version.metrics for version in story.versions if version.labels["pai_run_id"] == story.first] == [
@@ -224,6 +228,6 @@ def test_what_is_rejected_is_not_released(story: Story) -> None:
 
 def test_another_dag_run_asks_about_the_other_run(story: Story) -> None:
     answered = story.answers["second"]
-    assert story.second in answered.answer
+    assert story.second in answered.question["options"][0]
     assert answered.states["register"] == "success"
     assert answered.released == [story.first, story.second]
