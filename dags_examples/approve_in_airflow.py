@@ -1,8 +1,8 @@
 """Ask a person in Airflow whether the best run is released, and register it as approved if they say yes.
 
 Shows `PaiApprovalOperator`: Airflow's page *Required Actions* shows the gate's verdict as a table, and the
-button to approve names the judged run, so that nobody approves a verdict that they have not seen. The approval
-hands the verdict on, so that what was approved is what is registered, in PAI's model registry.
+button to approve names the judged run, so that nobody approves a verdict that they have not seen. The
+approval hands the verdict on, so that what was approved is what is registered, in PAI's model registry.
 
 Needs Airflow 3.1 or later, and a connection `pai_default`. Before 3.1 this file holds no DAG.
 """

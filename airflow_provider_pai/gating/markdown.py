@@ -22,6 +22,7 @@ LONGEST_REASON = 1000
 PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 STARTS_A_LINK = re.compile(r"(://|www|@)", re.IGNORECASE)
 """Markdown of GitHub's kind makes links of bare addresses, even where their punctuation is escaped."""
+HAIR_SPACE = "\u200a"
 NOT_IN_A_TARGET = re.compile(r"[^A-Za-z0-9:/?#&=%~._+,;@!$'*-]")
 
 
@@ -85,7 +86,7 @@ def _linked(text: str, address: str | None) -> str:
 
 def _prose(text: str) -> str:
     """Return a text whose punctuation means nothing, and whose addresses are no links."""
-    broken = STARTS_A_LINK.sub("\\1\u2060", _line(text, LONGEST_REASON))
+    broken = STARTS_A_LINK.sub(f"\\1{HAIR_SPACE}", _line(text, LONGEST_REASON))
     return PUNCTUATION.sub(r"\\\1", broken)
 
 
