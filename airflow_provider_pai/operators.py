@@ -163,6 +163,7 @@ class PaiListRunsOperator(RunFilterOperator):
             raise
         if count == 0:
             self.push_link(context, [])
+        self.note(self.hook, files_written=[output_path])
         self._log_count("Wrote", count, more, f" to {output_path}")
         return {"path": output_path, "count": count}
 

@@ -52,7 +52,8 @@ FLOORS = [
     ["filesystems.oss"],
     ["tracking.start"],
     ["hooks", "links", "gating.verdict", "waiting.condition"],
-    ["_base", "gating.markdown", "waiting.rate_limit", "waiting.listing"],
+    ["lineage", "lineage.notes"],
+    ["_base", "gating.markdown", "lineage.facets", "waiting.rate_limit", "waiting.listing"],
     [
         "waiting.handover",
         "waiting.client",
@@ -86,6 +87,7 @@ WITHOUT_AIRFLOW = (
     "gating.markdown",
     "gating.rules",
     "gating.verdict",
+    "lineage.notes",
     "tracking.identity",
     "tracking.termination",
     "tracking.tracked_run",

@@ -122,6 +122,7 @@ class PaiApprovalOperator(PaiOperator, ApprovalOperator):
                 raise PaiUsageError(f"The gate did not pass, so nobody is asked: {verdict.reason}.")
             run = run_of(verdict.run)
         self.push_link(context, [run])
+        self.note(self.hook, verdict=verdict)
         self.APPROVE = f"{ApprovalOperator.APPROVE} {run.run_id} (verdict {verdict.digest()})"
         self.options = [self.APPROVE, self.REJECT]
         return verdict, run
@@ -148,6 +149,7 @@ class PaiApprovalOperator(PaiOperator, ApprovalOperator):
             passed=approved,
             reason=f"{verdict.reason}; {'approved' if approved else 'rejected'} in Airflow {who}",
         )
+        self.note(self.hook, verdict=decided)
         answer = {
             "chosen_options": list(event["chosen_options"]),
             "params_input": event.get("params_input") or {},

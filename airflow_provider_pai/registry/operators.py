@@ -171,7 +171,10 @@ class PaiRegisterModelVersionOperator(PaiOperator):
             "uri": version.uri,
             "run_id": run.run_id if run else None,
         }
-        self.tell_outlets(context, {**result, "metrics": metrics_in(metrics)})
+        told = {**result, "metrics": metrics_in(metrics)}
+        self.tell_outlets(context, told)
+        files = [version.uri] if version.uri else []
+        self.note(self.hook, files_read=files, versions=[{**told, "metrics": metrics_in(version.metrics)}])
         return result
 
     def _run(self) -> tuple[Run | None, list[str], str | None]:
@@ -180,6 +183,7 @@ class PaiRegisterModelVersionOperator(PaiOperator):
             verdict = Verdict.of(self.verdict)
             if not verdict.passed or verdict.run is None:
                 raise PaiUsageError(f"The gate did not pass, so nothing is registered: {verdict.reason}.")
+            self.note(self.hook, verdict=verdict)
             return run_of(verdict.run), [check.metric for check in verdict.checks], verdict.reason
         if self.runs is None:
             return None, [], None
@@ -294,4 +298,6 @@ class PaiSetModelVersionApprovalOperator(PaiOperator):
             f", and was {decision.before}" if decision.changed else " already",
         )
         plain: dict[str, Any] = msgspec.to_builtins(decision)
-        return {"model_id": self.model_id, **plain}
+        result = {"model_id": self.model_id, **plain}
+        self.note(self.hook, versions=[result])
+        return result
