@@ -28,8 +28,8 @@ class PaiRunDatasetFacet(DatasetFacet):  # type: ignore[misc]  # the client need
     source_type: str | None
     source_id: str | None
     gmt_create_time: str | None
-    labels: dict[str, str]
-    metrics: dict[str, float | str]
+    labels: dict[str, str] | None
+    metrics: dict[str, float | str] | None
 
 
 @attr.define(kw_only=True)
@@ -41,7 +41,7 @@ class PaiModelVersionDatasetFacet(DatasetFacet):  # type: ignore[misc]
     version_name: str
     approval_status: str | None
     run_id: str | None
-    metrics: dict[str, float]
+    metrics: dict[str, float] | None
 
 
 @attr.define(kw_only=True)

@@ -31,10 +31,10 @@ __all__ = ["MOST", "Dataset", "Lineage", "ReportsLineage", "file_dataset"]
 
 MOST = 100
 """How many runs, metrics of a run and checks an event has at most."""
-OF_A_VERSION = ("model_name", "model_id", "version_name", "approval_status", "run_id")
+OF_A_VERSION = ("model_name", "model_id", "version_name", "approval_status", "run_id", "metrics")
 OF_A_RUN = (
     *("run_id", "name", "experiment_id", "workspace_id", "source_type", "source_id"),
-    *("gmt_create_time", "labels"),
+    *("gmt_create_time", "labels", "metrics"),
 )
 
 
@@ -89,13 +89,13 @@ class Lineage(msgspec.Struct, kw_only=True):
 
     def _run(self, run: Run) -> Dataset:
         plain = run.to_dict()
-        facet = {name: plain[name] for name in OF_A_RUN}
-        facet["metrics"] = dict(islice(plain["metrics"].items(), MOST))
+        plain["metrics"] = dict(islice(plain["metrics"].items(), MOST))
+        # Whoever writes to a run need not know the rest of it: nothing is said of that.
+        facet = {name: plain[name] or None for name in OF_A_RUN}
         return Dataset(self.namespace, f"runs/{run.run_id}", {"pai_run": facet})
 
     def _version(self, version: Mapping[str, Any]) -> Dataset:
-        facet = {name: version.get(name) for name in OF_A_VERSION}
-        facet["metrics"] = dict(islice((version.get("metrics") or {}).items(), MOST))
+        facet = {name: version.get(name) or None for name in OF_A_VERSION}
         name = f"models/{version['model_id']}/versions/{version['version_name']}"
         return Dataset(self.namespace, name, {"pai_model_version": facet})
 

@@ -152,7 +152,7 @@ class PaiCreateRunOperator(PaiOperator):
             else:
                 given = {"labels": self.labels, "params": self.run_params, **fields}
                 run_id, created = self.hook.create_run(self.experiment_id, **given), True
-            self.push_link(context, [Run(run_id=run_id, experiment_id=self.experiment_id, **source)])
+            self.push_link(context, [Run(run_id=run_id, experiment_id=self.experiment_id, **fields)])
         self.log.info("%s the run %s in %s.", "Created" if created else "Found", run_id, self.experiment_id)
         return run_id
 
