@@ -14,7 +14,7 @@ from airflow_provider_pai._compat import AirflowFailException, BaseOperator
 from airflow_provider_pai.api.arguments import check_given, check_no_dict_as_text
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.query import RunQuery
-from airflow_provider_pai.lineage.notes import ReportsLineage
+from airflow_provider_pai.lineage.reports import ReportsLineage
 from airflow_provider_pai.links import PaiRunLink, push_link
 
 if TYPE_CHECKING:

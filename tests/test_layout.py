@@ -52,8 +52,10 @@ FLOORS = [
     ["filesystems.oss"],
     ["tracking.start"],
     ["hooks", "links", "gating.verdict", "waiting.condition"],
-    ["lineage", "lineage.notes"],
-    ["_base", "gating.markdown", "lineage.facets", "waiting.rate_limit", "waiting.listing"],
+    ["gating.markdown", "lineage", "lineage.notes"],
+    ["lineage.facets"],
+    ["lineage.reports"],
+    ["_base", "waiting.rate_limit", "waiting.listing"],
     [
         "waiting.handover",
         "waiting.client",

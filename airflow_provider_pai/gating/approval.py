@@ -107,7 +107,7 @@ class PaiApprovalOperator(PaiOperator, ApprovalOperator):
                 "before, so start another DAG run."
             )
         outcome = self._outcome(verdict, event, approved=chosen == [self.APPROVE])
-        if self.do_xcom_push:  # a rejection skips by an exception, so nothing is returned
+        if "ti" in context and self.do_xcom_push:  # a rejection skips by an exception, so nothing is returned
             context["ti"].xcom_push("return_value", outcome)
         super().execute_complete(context, event)
         return outcome

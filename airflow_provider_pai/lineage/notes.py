@@ -27,7 +27,7 @@ import msgspec
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.gating.verdict import Verdict
 
-__all__ = ["MOST", "Dataset", "Lineage", "ReportsLineage", "file_dataset"]
+__all__ = ["MOST", "Dataset", "Lineage", "file_dataset"]
 
 MOST = 100
 """How many runs, metrics of a run and checks an event has at most."""
@@ -110,37 +110,3 @@ def file_dataset(uri: str) -> Dataset:
         return Dataset(parts.scheme or "file", parts.path or "/", {})
     path = parts.path if parts.scheme in ("http", "https") else uri.partition(parts.netloc)[2]
     return Dataset(f"{parts.scheme}://{host}", path.strip("/") or "/", {})
-
-
-class ReportsLineage:
-    """A task that notes what it reads and writes, and tells OpenLineage when it is asked."""
-
-    log: Any
-    _lineage: Lineage | None = None
-
-    def note(self, hook: Any, **noted: Any) -> None:
-        """Note more of what was read or written; by the names of :class:`Lineage`'s fields."""
-        try:
-            if self._lineage is None:
-                settings = hook.settings
-                place = settings.region or urlsplit(settings.endpoint).netloc
-                self._lineage = Lineage(namespace=f"pai://{place}")
-            for name, value in noted.items():
-                if name == "verdict":
-                    self._lineage.verdict = value
-                else:
-                    getattr(self._lineage, name).extend(value)
-        except Exception:  # it only describes
-            self.log.warning("OpenLineage will not hear all of what this task did.", exc_info=True)
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Return what OpenLineage's provider for Airflow asks of an operator: an ``OperatorLineage``."""
-        if self._lineage is None:
-            return None
-        try:
-            from airflow_provider_pai.lineage.facets import operator_lineage
-
-            return operator_lineage(self._lineage)
-        except Exception:  # it only describes; without that provider nobody asks
-            self.log.warning("OpenLineage does not hear what this task did.", exc_info=True)
-            return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_pai._compat import PythonDecoratedOperator, task_decorator_factory
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
-from airflow_provider_pai.lineage.notes import ReportsLineage
+from airflow_provider_pai.lineage.reports import ReportsLineage
 from airflow_provider_pai.links import PaiRunLink, push_link
 
 if TYPE_CHECKING:

@@ -1,12 +1,13 @@
 """A person approves a verdict in Airflow, and only one that they have seen: in real Airflows.
 
-The person answers over the REST API, as the page *Required Actions* does. Then a run's metrics change, or
-another run is judged, and the tasks are cleared: Airflow shows what it asked before, and the answer to that
-releases nothing.
+The DAG is the example. The person answers over the REST API, as the page *Required Actions* does. Then a
+run's metrics change, or another run is judged, and the tasks are cleared: Airflow shows what it asked before,
+and the answer to that releases nothing.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outside import SECONDS, LocalPai, local_pai, until
+from outside import CHECKOUT, SECONDS, LocalPai, local_pai, until
 from standalone import Airflow, running_version, side_by_side
 
 from airflow_provider_pai import api
@@ -22,39 +23,13 @@ from airflow_provider_pai import api
 pytestmark = pytest.mark.timeout(3 * SECONDS)
 
 VERSIONS = ("3.1.0", "3.2.2", "3.3.2")
-DAG, MODEL = "release", "digits"
+EXAMPLE = CHECKOUT / "dags_examples" / "approve_in_airflow.py"
+DAG, MODEL = "pai_approve_in_airflow", "digits"
 SETTINGS = {
     "CORE__EXECUTOR": "LocalExecutor",
     "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
     "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
 }
-DAGS = f"""
-from datetime import datetime, timezone
-
-from airflow.sdk import DAG
-
-from airflow_provider_pai.operators import (
-    PaiApprovalOperator,
-    PaiRegisterModelVersionOperator,
-    PaiRunGateOperator,
-)
-
-with DAG(
-    "{DAG}",
-    schedule=None,
-    start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
-    default_args={{"pai_conn_id": "pai_e2e"}},
-):
-    gate = PaiRunGateOperator(task_id="gate", labels="is_evaluation:true", metrics={{"accuracy": ">= 0.9"}})
-    ask = PaiApprovalOperator(task_id="ask", verdict=gate.output, body="Of {{{{ dag_run.run_id }}}}.")
-    PaiRegisterModelVersionOperator(
-        task_id="register",
-        model_name="{MODEL}",
-        uri="oss://bucket.oss-cn-hangzhou.aliyuncs.com/{{{{ ti.xcom_pull('ask').run.run_id }}}}.onnx",
-        verdict=ask.output,
-        approval="Approved",
-    )
-"""
 
 
 @dataclass
@@ -142,9 +117,9 @@ class Person:
 
 def tell(version: str, home: Path, mark: str) -> Story:
     """Let a person decide in an Airflow of this version."""
-    (home / "dags" / "release.py").write_text(DAGS)
+    shutil.copy(EXAMPLE, home / "dags")
     with local_pai(mark) as pai, running_version(version, home, mark, SETTINGS) as airflow:
-        airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_e2e"))
+        airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_default"))
         until(lambda: airflow.has_dags(DAG), "the DAG read")
         return play(Person(airflow, pai), airflow, pai)
 
@@ -152,7 +127,7 @@ def tell(version: str, home: Path, mark: str) -> Story:
 def play(person: Person, airflow: Airflow, pai: LocalPai) -> Story:
     def evaluated(name: str, accuracy: float) -> str:
         run_id = pai.run(experiment, name)
-        pai.measure(run_id, accuracy=accuracy)
+        pai.measure(run_id, accuracy=accuracy, log_loss=0.2)
         pai.label(run_id, is_evaluation="true")
         return run_id
 
@@ -203,7 +178,7 @@ def test_the_person_sees_the_verdict_and_the_run_that_they_approve(story: Story)
     assert story.first in answered.question["options"][0]
     assert answered.question["subject"] == "Approve first?"
     body = answered.question["body"]
-    assert body.startswith(f"Of {answered.dag_run_id}.\n")
+    assert body.startswith("Look at the run before it goes into service.\n")
     assert "| `accuracy` | `>= 0.9` | 0.95 | 0.9 | - | pass |" in body
 
 
@@ -215,7 +190,7 @@ def test_an_answer_to_what_was_asked_before_releases_nothing(story: Story, chang
     assert answered.states == {"gate": "success", "ask": "failed", "register": "upstream_failed"}
     assert answered.released == [story.first]
     assert [version.metrics for version in story.versions if version.labels["pai_run_id"] == story.first] == [
-        {"Results": [{"Metrics": {"accuracy": 0.95}}]}
+        {"Results": [{"Metrics": {"accuracy": 0.95, "log_loss": 0.2}}]}
     ]
 
 
