@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_db import airflow_db, first, new_dag, pai, run_dag, task
+from airflow_db import VERSION, airflow_db, first, new_dag, pai, run_dag, task
 
 from airflow_provider_pai.api import Metric, Run
 from airflow_provider_pai.lineage.notes import MOST, Lineage, file_dataset
@@ -38,11 +38,17 @@ RECORD = "PAI_TEST_OF_LINEAGE"
 URI = "oss://bucket.oss-cn-hangzhou.aliyuncs.com/digits/model.onnx"
 
 
+def declared(url: str) -> Any:
+    """A file that a DAG's author declares, as this Airflow's OpenLineage knows it."""
+    entity = first("File", "airflow.lineage.entities") if VERSION < (3, 0) else first("Asset", "airflow.sdk")
+    return entity(url)
+
+
 def pipeline(folder: Path) -> Any:
     """A DAG with every operator that reads or writes."""
     with new_dag() as dag:
 
-        @task.pai_run(experiment="digits")
+        @task.pai_run(experiment="digits", outlets=[declared("file:///tmp/model.onnx")])
         def train(pai_run=None):
             pai_run.set_labels({"trained": "yes"})
 
@@ -167,8 +173,9 @@ def test_every_task_tells_what_it_read_and_wrote(story: Story) -> None:
     }
     (file,) = wrote.pop("write")
     assert file.startswith("file//")
+    trained, model = wrote.pop("train")
+    assert (trained, model.rpartition("/tmp/")[2]) == (f"{PAI}/runs/{story.record['train']}", "model.onnx")
     assert {task_id: datasets for task_id, datasets in wrote.items() if datasets} == {
-        "train": [f"{PAI}/runs/{story.record['train']}"],
         "register": [version],
         "approve": [version],
         "update": [run],

@@ -5,10 +5,11 @@ The client's base classes of facets fill in ``_producer`` and ``_schemaURL``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attr
-from airflow.providers.openlineage.extractors import OperatorLineage
+from airflow.providers.openlineage.extractors import ExtractorManager, OperatorLineage
 from openlineage.client.event_v2 import Dataset
 from openlineage.client.facet_v2 import DatasetFacet, RunFacet
 
@@ -60,14 +61,21 @@ class PaiVerdictRunFacet(RunFacet):  # type: ignore[misc]
 FACETS = {"pai_run": PaiRunDatasetFacet, "pai_model_version": PaiModelVersionDatasetFacet}
 
 
-def operator_lineage(lineage: notes.Lineage) -> Any:
-    """Return the ``OperatorLineage`` of what a task noted."""
+def operator_lineage(lineage: notes.Lineage, task: Any) -> Any:
+    """Return the ``OperatorLineage`` of what a task noted, and of what its author declares.
+
+    The provider itself looks at inlets and outlets only where a task tells of no dataset.
+    """
     verdict = lineage.verdict_facet()
     return OperatorLineage(
-        inputs=[_dataset(one) for one in lineage.inputs()],
-        outputs=[_dataset(one) for one in lineage.outputs()],
+        inputs=[*map(_dataset, lineage.inputs()), *_declared(task.inlets)],
+        outputs=[*map(_dataset, lineage.outputs()), *_declared(task.outlets)],
         run_facets={"pai_verdict": PaiVerdictRunFacet(**verdict)} if verdict else {},
     )
+
+
+def _declared(assets: Iterable[Any]) -> Iterator[Any]:
+    return filter(None, map(ExtractorManager.convert_to_ol_dataset, assets))
 
 
 def _dataset(one: notes.Dataset) -> Any:

@@ -38,7 +38,7 @@ class ReportsLineage:
         try:
             from airflow_provider_pai.lineage.facets import operator_lineage
 
-            return operator_lineage(self._lineage)
+            return operator_lineage(self._lineage, self)
         except Exception:  # it only describes; without that provider nobody asks
             self.log.warning("OpenLineage does not hear what this task did.", exc_info=True)
             return None
