@@ -19,6 +19,7 @@ import pytest
 from airflow_db import VERSION, airflow_db, first, new_dag, pai, run_dag, task
 
 from airflow_provider_pai.api import Metric, Run
+from airflow_provider_pai.emulator import PaiEmulator
 from airflow_provider_pai.lineage.notes import MOST, Lineage, file_dataset
 from airflow_provider_pai.operators import (
     PaiCreateRunOperator,
@@ -33,8 +34,6 @@ from airflow_provider_pai.operators import (
 from airflow_provider_pai.sensors import PaiRunSensor
 
 INSTALLED = importlib.util.find_spec("openlineage") is not None
-RECORD = "PAI_TEST_OF_LINEAGE"
-"""Set in the process that runs the pipeline: the file for what it did."""
 URI = "oss://bucket.oss-cn-hangzhou.aliyuncs.com/digits/model.onnx"
 
 
@@ -83,45 +82,46 @@ def pipeline(folder: Path) -> Any:
     return dag
 
 
-@pytest.mark.skipif(RECORD not in os.environ, reason="runs in a process of its own, for the story below")
-def test_the_pipeline_runs(pai: Any, tmp_path: Path) -> None:
-    pai.add_run("champion", labels={"champion": "true"}, metrics={"accuracy": 0.9})
-    pai.add_run(
-        "night",
-        labels={"is_evaluation": "true", "a": "b"},
-        metrics={"accuracy": 0.95, "odd": float("nan")},
-        source_type="DLC",
-        source_id="dlc1",
-    )
-    experiment = pai.add_experiment("other")
-    ran = run_dag(pipeline(tmp_path), conf={"experiment": experiment})
-    wrong = {name: state for name, state in ran.states.items() if state != "success"}
-    assert wrong == {"failing": "failed"}, ran.errors
-    record = {task_id: ran.xcom(task_id) for task_id in ("gate", "register", "create")}
-    record["train"] = ran.xcom("train", key="pai_run_id")
-    Path(os.environ[RECORD]).write_text(json.dumps(record))
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from airflow_db import airflow_db, run_dag
+from test_lineage import pipeline
+
+prepare = airflow_db.__wrapped__ if hasattr(airflow_db, "__wrapped__") else airflow_db._get_wrapped_function()
+prepare()
+folder, experiment = sys.argv[1:]
+ran = run_dag(pipeline(Path(folder)), conf={"experiment": experiment})
+wrong = {name: state for name, state in ran.states.items() if state != "success"}
+assert wrong == {"failing": "failed"}, ran.errors
+record = {task_id: ran.xcom(task_id) for task_id in ("gate", "register", "create")}
+record["train"] = ran.xcom("train", key="pai_run_id")
+Path(folder, "record").write_text(json.dumps(record))
+"""
 
 
 class Story:
     """What a pipeline told OpenLineage, and what it did."""
 
     def __init__(self, folder: Path) -> None:
-        log, record = folder / "event", folder / "record"
-        settings = {
-            "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(log)}),
-            "AIRFLOW__OPENLINEAGE__NAMESPACE": "tests",
-        }
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"),
-                f"{__file__}::test_the_pipeline_runs",
-            ],
-            env=os.environ | {RECORD: str(record), "SETTINGS_OF_THE_TESTS": json.dumps(settings)},
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
+        with PaiEmulator() as pai:
+            pai.add_run("champion", labels={"champion": "true"}, metrics={"accuracy": 0.9})
+            night = {"labels": {"is_evaluation": "true", "a": "b"}, "source_type": "DLC", "source_id": "dlc1"}
+            pai.add_run("night", metrics={"accuracy": 0.95, "odd": float("nan")}, **night)
+            transport = {"type": "file", "log_file_path": str(folder / "event")}
+            settings = {
+                "AIRFLOW_CONN_PAI_DEFAULT": pai.connection_uri,
+                "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+            }
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder), pai.add_experiment("other")],
+                cwd=Path(__file__).parent,
+                env=os.environ | {"SETTINGS_OF_THE_TESTS": json.dumps(settings)},
+                capture_output=True,
+                text=True,
+                timeout=150,
+                check=False,
+            )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         files = sorted(folder.glob("event*"))
         events = [json.loads(line) for file in files for line in file.read_text().splitlines()]
@@ -130,7 +130,7 @@ class Story:
             for event in events
             if event["eventType"] in ("COMPLETE", "FAIL")
         }
-        self.record = json.loads(record.read_text())
+        self.record = json.loads((folder / "record").read_text())
         self.run_id = self.record["gate"]["run"]["run_id"]
         (self.champion_id,) = self.record["gate"]["baseline_run_ids"]
 
