@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +276,26 @@ def test_what_cannot_be_described_fails_no_task(pai: Any) -> None:
     operator.note(operator.hook, there_is_no_such_field=[1])
     operator.note(operator.hook, files_read=["oss://[not-an-address"])
     assert operator.get_openlineage_facets_on_complete(None) is None
+
+
+@WITH_OPENLINEAGE
+@pytest.mark.skipif(VERSION < (3, 1), reason="Airflow asks people since 3.1")
+def test_an_approval_tells_of_the_run_and_who_decided(pai: Any) -> None:
+    from airflow_provider_pai.operators import PaiApprovalOperator
+
+    run_id = pai.add_run(labels={"a": "b"}, metrics={"accuracy": 0.9})
+    verdict = PaiRunGateOperator(task_id="gate", labels="a:b", metrics={"accuracy": "> 0.5"}).execute({})
+    operator = PaiApprovalOperator(task_id="ask", verdict=verdict)
+    by = {"id": "1", "name": "admin"}
+    moment = datetime(2026, 11, 27, tzinfo=timezone.utc)
+    operator.execute_complete(
+        {},
+        {"chosen_options": ["Reject"], "params_input": {}, "responded_at": moment, "responded_by_user": by},
+    )
+    told = operator.get_openlineage_facets_on_complete(None)
+    assert [one.name for one in told.inputs] == [f"runs/{run_id}"]
+    assert told.run_facets["pai_verdict"].reason.endswith("rejected in Airflow by admin")
+    assert told.run_facets["pai_verdict"].passed is False
 
 
 def test_a_task_that_cannot_tell_where_its_runs_are_notes_nothing() -> None:
