@@ -28,6 +28,8 @@ DAG, MODEL = "pai_approve_in_airflow", "digits"
 SETTINGS = {
     "CORE__EXECUTOR": "LocalExecutor",
     "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+    "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    "SCHEDULER__JOB_HEARTBEAT_SEC": "1",
     "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
 }
 
@@ -77,6 +79,11 @@ class Person:
     def answer(self, dag_run_id: str, number: int = 0) -> dict[str, Any]:
         """Choose an option of those that are shown, and return the question."""
         question = self.asked(dag_run_id)
+        # A person has to read first. Airflow 3.3.2 fails a task that is answered before its scheduler has
+        # heard that the worker is free again, which it has once it has gone around.
+        for _ in range(2):
+            before = self._heartbeat()
+            until(lambda before=before: self._heartbeat() != before, "a heartbeat of the scheduler")
         body = {"chosen_options": [question["options"][number]], "params_input": {}}
         self.airflow.call("PATCH", f"{self.airflow.api}/{self._detail(dag_run_id)}", body)
         return question
@@ -109,6 +116,10 @@ class Person:
         run = self.pai.client.run
         models = run(api.list_models(workspace_id=self.pai.workspace_id, name=MODEL))
         return [version for model in models for version in run(api.list_model_versions(model.model_id))]
+
+    def _heartbeat(self) -> str:
+        health = self.airflow.call("GET", self.airflow.health)
+        return str(health["scheduler"]["latest_scheduler_heartbeat"])
 
     @staticmethod
     def _detail(dag_run_id: str) -> str:
