@@ -38,7 +38,12 @@ def get_provider_info() -> dict[str, object]:
         "triggers": [
             {
                 "integration-name": name,
-                "python-modules": ["airflow_provider_pai.triggers", "airflow_provider_pai.waiting.events"],
+                "python-modules": [
+                    "airflow_provider_pai.triggers",
+                    "airflow_provider_pai.registry.events",
+                    "airflow_provider_pai.registry.trigger",
+                    "airflow_provider_pai.waiting.events",
+                ],
             }
         ],
         "task-decorators": [

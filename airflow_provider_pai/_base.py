@@ -113,7 +113,7 @@ class Arguments:
 
     def _given_as_none(self) -> Iterable[str]:
         """Return which arguments were given, and are ``None`` all the same."""
-        return self._passed_as_none.intersection(QUESTION)
+        return ()
 
 
 class PaiOperator(ReportsLineage, Arguments, BaseOperator):
@@ -153,6 +153,11 @@ class PaiOperator(ReportsLineage, Arguments, BaseOperator):
 
     def _check_parameters(self) -> None:
         """Refuse what only this kind of task can tell to be wrong."""
+
+    def known(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return those arguments that are known when the DAG is parsed."""
+        known = {name: without_later(getattr(self, name)) for name in names}
+        return {name: value for name, value in known.items() if value is not None}
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
@@ -262,11 +267,6 @@ class RunFilterOperator(PaiOperator):
 
     def _check_parameters(self) -> None:
         RunQuery.of(**self.known(FILTERS))
-
-    def known(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return those arguments that are known when the DAG is parsed."""
-        known = {name: without_later(getattr(self, name)) for name in names}
-        return {name: value for name, value in known.items() if value is not None}
 
     def filters(self) -> dict[str, Any]:
         """Return the filters that were given, as :meth:`given` does."""

@@ -1,53 +1,61 @@
-"""Triggers: wait for runs in the triggerer.
+"""Triggers: wait in the triggerer for runs, and for versions of models.
 
-All triggers of a triggerer on the same connection, workspace and labels share one poll
+All triggers of a triggerer on the same connection, workspace and labels, or model, share one poll
 (:mod:`airflow_provider_pai.waiting`), and the same condition decides as in the worker.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pai._base import QUESTION
-from airflow_provider_pai._compat import BaseTrigger, task_success, trigger_event
-from airflow_provider_pai.api import PaiError, Run
+from airflow_provider_pai.api import Run
 from airflow_provider_pai.gating.rules import MetricRules
-from airflow_provider_pai.links import console_url, link_key
-from airflow_provider_pai.waiting.client import shared_client
+from airflow_provider_pai.registry.trigger import PaiModelVersionTrigger
 from airflow_provider_pai.waiting.condition import RunCondition, check_narrow, interval_seconds
-from airflow_provider_pai.waiting.trigger import QUIET_SECONDS, PollingTrigger
+from airflow_provider_pai.waiting.questions import Subscription, Update
+from airflow_provider_pai.waiting.run_poller import run_updates
+from airflow_provider_pai.waiting.trigger import WaitingTrigger
 
-__all__ = ["PaiRunEventTrigger", "PaiRunTrigger", "pai_run_asset"]
+__all__ = [
+    "PaiModelVersionEventTrigger",
+    "PaiModelVersionTrigger",
+    "PaiRunEventTrigger",
+    "PaiRunTrigger",
+    "pai_model_asset",
+    "pai_run_asset",
+]
 
 if TYPE_CHECKING:
+    from airflow_provider_pai.registry.events import PaiModelVersionEventTrigger, pai_model_asset
     from airflow_provider_pai.waiting.events import PaiRunEventTrigger, pai_run_asset
 
 
 def __getattr__(name: str) -> Any:
     # Only when it is asked for: Airflow 2 has no asset watchers.
     if name in ("PaiRunEventTrigger", "pai_run_asset"):
-        from airflow_provider_pai.waiting import events
+        from airflow_provider_pai.waiting import events as of_runs
 
-        return getattr(events, name)
+        return getattr(of_runs, name)
+    if name in ("PaiModelVersionEventTrigger", "pai_model_asset"):
+        from airflow_provider_pai.registry import events as of_models
+
+        return getattr(of_models, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class PaiRunTrigger(PollingTrigger, BaseTrigger):
+class PaiRunTrigger(WaitingTrigger):
     """Fire once, when the awaited runs are there or the wait can no longer succeed.
 
     Its arguments are those of :class:`~airflow_provider_pai.sensors.PaiRunSensor`, as plain JSON and without
-    any secret. The event's payload is ``{"status": "met", "runs": [...]}``, or ``{"status": "failed",
-    "error": text, "permanent": bool}``.
-
-    :param fault_tolerance: failed polls in a row that end the wait; ``None`` waits on through all of them.
-    :param failed_polls: how many polls in a row had failed when the wait came here.
-    :param end_task: let a met condition end the task here, without a worker.
-    :param do_xcom_push: whether such a task pushes its runs.
+    any secret, and those of :class:`~airflow_provider_pai.waiting.trigger.WaitingTrigger`. The event's
+    payload is ``{"status": "met", "runs": [...]}``, or ``{"status": "failed", ...}``.
     """
+
+    question = QUESTION
+    result = "runs"
 
     def __init__(
         self,
@@ -95,68 +103,20 @@ class PaiRunTrigger(PollingTrigger, BaseTrigger):
         self.end_task = end_task
         self.do_xcom_push = do_xcom_push
 
-    async def run(self) -> AsyncIterator[Any]:
-        """Fire when the awaited runs are there."""
-        try:
-            condition = self.condition()
-        except PaiError as error:
-            yield _failed(error)
-            return
-        self.log.info("Waiting for %s, polled every %g s.", condition.describe(), self.poke_interval)
-        failed_polls, progress, said_at = self.failed_polls, "no answer yet", time.monotonic()
-        async with aclosing(self.updates(condition.query, condition.enough)) as updates:
-            async for update, subscription in updates:
-                if update.error is not None:
-                    failed_polls += 1
-                    self.log.warning("Poll failed, %d in a row: %s", failed_polls, update.error)
-                    if not update.error.transient or failed_polls == self.fault_tolerance:
-                        yield _failed(update.error)
-                        return
-                    continue
-                failed_polls = 0
-                runs = update.runs or []
-                if update.runs is not None:
-                    before, progress = progress, condition.progress(runs)
-                    if progress != before:
-                        self.log.info(progress)
-                        said_at = time.monotonic()
-                    try:
-                        met = condition.met_by(runs)
-                    except PaiError as error:  # they are too large for XCom
-                        yield _failed(error)
-                        return
-                    if met is not None:
-                        yield await self._met(met)
-                        return
-                    subscription.pending = [run.run_id for run in runs] if self.metrics else ()
-                if time.monotonic() - said_at >= QUIET_SECONDS:
-                    self.log.info("Still waiting: %s.", progress)
-                    said_at = time.monotonic()
-
     def condition(self) -> RunCondition:
         """Return what ends the wait.
 
         :raises PaiUsageError: as the sensor would.
         """
         self.poke_interval = interval_seconds(self.poke_interval)
-        given = self.given(QUESTION)
+        given = self.given(self.question)
         check_narrow(self.labels, self.run_id)
         return RunCondition.of(**given)
 
-    async def _met(self, runs: list[dict[str, Any]]) -> Any:
-        if not self.end_task:
-            return trigger_event({"status": "met", "runs": runs})
-        xcoms: dict[str, Any] = {"return_value": runs} if self.do_xcom_push else {}
-        try:
-            async with shared_client(self.pai_conn_id, self.region) as client:
-                settings = await client.settings()
-            xcoms[link_key()] = console_url([Run.from_dict(runs[0])], settings.region, settings.console_url)
-        except Exception:
-            self.log.warning("The task gets no PAI button.", exc_info=True)
-        return await task_success(self.task_instance, xcoms)
+    def updates_for(self, condition: RunCondition) -> AsyncGenerator[tuple[Update, Subscription], None]:
+        """Yield what PAI says about it, for ever."""
+        return run_updates(self, condition.query, condition.enough)
 
-
-def _failed(error: PaiError) -> Any:
-    return trigger_event(
-        {"status": "failed", "error": f"{type(error).__name__}: {error}", "permanent": not error.transient}
-    )
+    def pending(self, found: list[Run]) -> list[str]:
+        """Return which of the runs that were found may come to meet rules for metrics later."""
+        return [run.run_id for run in found] if self.metrics else []

@@ -1,28 +1,37 @@
-"""Every night a challenger: train it, evaluate it, and let it replace the champion only if it is better.
+"""Every night a challenger: train, evaluate, gate, and register the model if it beats the champion.
 
 Shows `@task.pai_run` with one run for a whole DAG run, `PaiRunSensor` waiting for that run by its id,
 `PaiRunGateOperator` with rules against numbers and against the champion, `PaiPromoteRunOperator` moving the
-label `champion:true` to the winner, and `PaiUpdateRunOperator` writing the verdict to the run, where PAI
-shows it. A classifier learns to read handwritten digits (the data set ships with scikit-learn), epoch by
-epoch; each epoch is a step of the metric `validation_accuracy`. The evaluation measures it on digits it has
-not seen and labels the run. The first challenger meets no champion, which `missing_baseline="pass"` allows.
+label `champion:true` to the winner, `PaiRegisterModelVersionOperator` making its model a version that a
+person approves (`deploy_approved.py` goes on from there), and `PaiUpdateRunOperator` writing the verdict to
+the run, where PAI shows it. A classifier learns to read handwritten digits (the data set ships with scikit-
+learn), epoch by epoch; each epoch is a step of the metric `validation_accuracy`. The evaluation measures it
+on digits it has not seen and labels the run. The first challenger meets no champion, which
+`missing_baseline="pass"` allows.
 
-Needs a connection `pai_default` and scikit-learn on the workers. Writes to PAI: the experiment `digits`, and
-a run for each DAG run, whose params lead back to it. The
+Needs a connection `pai_default` and scikit-learn on the workers. Writes to PAI: the experiment `digits`, a
+run for each DAG run, whose params lead back to it, and a version of the model `digits` for each champion. The
 param `samples` says from how many digits to learn. Models go through the param `artifacts`: with workers on
-several machines make it a path that all of them reach, such as `oss://pai_default@my-bucket/models`.
+several machines make it a path that all of them reach, such as `oss://pai_default@my-bucket/models`. PAI is
+told the param `published`, an address of the same place that it accepts: for such a path, that path.
 """
 
 from __future__ import annotations
 
 import pendulum
 
-from airflow_provider_pai.operators import PaiPromoteRunOperator, PaiRunGateOperator, PaiUpdateRunOperator
+from airflow_provider_pai.operators import (
+    PaiPromoteRunOperator,
+    PaiRegisterModelVersionOperator,
+    PaiRunGateOperator,
+    PaiUpdateRunOperator,
+)
 from airflow_provider_pai.sensors import PaiRunSensor
 
 try:
-    from airflow.sdk import ObjectStoragePath, dag, task
+    from airflow.sdk import Asset, ObjectStoragePath, dag, task
 except ImportError:  # Airflow 2
+    from airflow.datasets import Dataset as Asset
     from airflow.decorators import dag, task
     from airflow.io.path import ObjectStoragePath
 
@@ -46,7 +55,11 @@ def digits():
     catchup=False,
     max_active_runs=1,
     tags=["pai", "example"],
-    params={"samples": 898, "artifacts": "file:///tmp/pai-models"},
+    params={
+        "samples": 898,
+        "artifacts": "file:///tmp/pai-models",
+        "published": "https://models.example.com",
+    },
     doc_md=__doc__,
 )
 def pai_champion_challenger() -> None:
@@ -95,11 +108,6 @@ def pai_champion_challenger() -> None:
         )
         pai_run.set_labels({"is_evaluation": "true"})
 
-    @task
-    def deploy(champion: dict) -> None:
-        """Put the new champion into service; yours would call what serves it."""
-        print(f"{champion['run_id']} goes into service.")
-
     trained = train()
     evaluated = PaiRunSensor(
         task_id="wait_for_evaluation",
@@ -120,7 +128,7 @@ def pai_champion_challenger() -> None:
             "log_loss": "<= baseline * 1.05",
             "validation_accuracy": "max >= 0.85",
         },
-        follow_if_passed=["write_verdict", "promote"],
+        follow_if_passed=["write_verdict", "promote", "register"],
         follow_if_failed="write_verdict",
     )
     write_verdict = PaiUpdateRunOperator(
@@ -129,8 +137,15 @@ def pai_champion_challenger() -> None:
     promote = PaiPromoteRunOperator(
         task_id="promote", run_id=CHOSEN, labels="champion:true", among="model:digits"
     )
+    register = PaiRegisterModelVersionOperator(
+        task_id="register",
+        model_name="digits",
+        uri=f"{{{{ params.published }}}}/{CHOSEN}.pickle",
+        verdict=gate.output,
+        outlets=[Asset("pai_digits_registered")],
+    )
     gate >> [write_verdict, promote]
-    deploy(promote.output)
+    promote >> register
 
 
 pai_champion_challenger()

@@ -33,7 +33,7 @@ from airflow_provider_pai.operators import (
     PaiSetModelVersionApprovalOperator,
     PaiUpdateRunOperator,
 )
-from airflow_provider_pai.sensors import PaiRunSensor
+from airflow_provider_pai.sensors import PaiModelVersionSensor, PaiRunSensor
 from airflow_provider_pai.triggers import PaiRunTrigger
 
 TaskGroup = first("TaskGroup", "airflow.sdk", "airflow.utils.task_group")
@@ -52,18 +52,21 @@ TASKS: dict[str, Any] = {
     "register": PaiRegisterModelVersionOperator,
     "register_of_verdict": PaiRegisterModelVersionOperator,
     "approve": PaiSetModelVersionApprovalOperator,
+    "await": PaiModelVersionSensor,
+    "await_newer": PaiModelVersionSensor,
 }
 ONLY = {
     "gate_of_runs": ("pai_conn_id", "runs", "metrics", "baseline_labels"),
     "register_of_verdict": ("pai_conn_id", "model_name", "uri", "verdict"),
+    "await_newer": ("pai_conn_id", "model_name", "newer_than", "workspace_id"),
 }
 """The arguments of a task that stands in the table a second time, for what does not go with the others."""
-WITHOUT = {"gate": "runs", "register": "verdict"}
+WITHOUT = {"gate": ("runs",), "register": ("verdict",), "await": ("model_name", "newer_than")}
 ARGUMENTS = {
     name: [
         argument
         for argument in kind.template_fields
-        if argument in ONLY.get(name, kind.template_fields) and argument != WITHOUT.get(name)
+        if argument in ONLY.get(name, kind.template_fields) and argument not in WITHOUT.get(name, ())
     ]
     for name, kind in TASKS.items()
 }
@@ -83,10 +86,16 @@ REQUIRED = {
     "register": ("model_name", "uri"),
     "register_of_verdict": ("model_name", "uri", "verdict"),
     "approve": ("model_id", "version_name", "approval"),
+    "await": ("model_id",),
+    "await_newer": ("model_name",),
 }
 """What cannot be left out, or in the gates and the update not all at once."""
 MAPPED = {"list": "labels", "wait": "labels", "gate": "name", "promote": "among"}
-BESIDE: dict[str, Any] = {"wait": {"poke_interval": 0.1, "timeout": 20}, "gate_of_runs": {"on_fail": "fail"}}
+SOON = {"poke_interval": 0.1, "timeout": 20}
+BESIDE: dict[str, Any] = {
+    **dict.fromkeys(("wait", "await", "await_newer"), SOON),
+    "gate_of_runs": {"on_fail": "fail"},
+}
 """What a task is given beside the arguments of the table."""
 EXPERIMENT = "digits_1"
 MODEL = "20251020"
@@ -123,6 +132,10 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
     champion = pai.add_run(labels={"champion": "1", "model": "7"}, experiment_id=mine)
     waiting = pai.add_model("waiting")
     pai.add_model_version(waiting, "1.0.0", approval_status="Pending")
+    decided = pai.add_model("20251021")
+    pai.add_model_version(decided, "1.0.0", approval_status="Approved", labels=labels)
+    pai.add_model_version(decided, "2.0.0", approval_status="Rejected", labels=labels)
+    pai.add_model_version(decided, "3.0.0", approval_status="Approved")
     conn = {"pai_conn_id": "pai_table"}
     filters = {name: wanted[name] for name in ("workspace_id", "experiment_id", "name", "source_type")}
     filters |= {"source_id": "1234", "labels": labels, "run_id": run_id}
@@ -202,6 +215,21 @@ def good(pai: PaiEmulator, folder: Path) -> dict[str, dict[str, Any]]:
             "reason": "20251020",
             "expected": "Pending",
         },
+        "await": {
+            **conn,
+            "model_id": decided,
+            "version_name": "2.0.0",
+            "labels": labels,
+            "approval": "Rejected",
+            "on_rejected": "skip",
+            "workspace_id": pai.workspace_id,
+        },
+        "await_newer": {
+            **conn,
+            "model_name": "20251021",
+            "newer_than": "1.0.0",
+            "workspace_id": pai.workspace_id,
+        },
     }
 
 
@@ -274,7 +302,7 @@ class Recorder:
         found["Labels"] = {key: value for key, value in labels if not key.startswith("airflow_")}
         if model["ModelName"] == MODEL:
             self.left[self.task_id] = found
-        elif version["ApprovalStatus"] != "Pending":
+        elif model["ModelName"] == "waiting" and version["ApprovalStatus"] != "Pending":
             self.left[self.task_id] = found
             self.pai.edit_model_version(
                 model["ModelId"],

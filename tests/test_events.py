@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ from airflow.sdk import Asset, AssetWatcher
 
 from airflow_provider_pai.api import PaiUsageError
 from airflow_provider_pai.triggers import PaiRunEventTrigger, pai_run_asset
-from airflow_provider_pai.waiting import events
+from airflow_provider_pai.waiting import announcing
 
 HAS_STORES = VERSION >= (3, 3)
 stores = pytest.mark.skipif(not HAS_STORES, reason="state stores came with Airflow 3.3")
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.timeout(2 * LIMIT)
 
 @pytest.fixture(autouse=True)
 def settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "SETTLE_SECONDS", INTERVAL)
+    monkeypatch.setattr(announcing, "SETTLE_SECONDS", INTERVAL)
 
 
 class Stored:
@@ -70,7 +70,7 @@ class Stored:
 
     def remembered(self) -> set[str]:
         """The ids of the runs that a restart would not announce."""
-        return {run for value in self.values.values() for run in json.loads(value)["runs"]}
+        return {run for value in self.values.values() for run in json.loads(value)["announced"]}
 
 
 @contextmanager
@@ -301,7 +301,7 @@ async def test_a_restart_loses_nothing_and_repeats_nothing(pai, stored):  # noqa
 @stores
 @in_one_loop
 async def test_a_kill_before_the_runs_are_stored_repeats_them(pai, stored, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(events, "SETTLE_SECONDS", 1000.0)
+    monkeypatch.setattr(announcing, "SETTLE_SECONDS", 1000.0)
     async with triggerer() as airflow:
         airflow.start(watcher("models", per_run=True))
         await quiet(pai)
@@ -372,7 +372,7 @@ async def test_watchers_of_one_asset_with_other_filters_do_not_mix(pai, stored):
 @stores
 @in_one_loop
 async def test_what_is_stored_is_bounded_and_forgets_only_the_oldest(pai, stored, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(events, "REMEMBERED", 20)
+    monkeypatch.setattr(announcing, "REMEMBERED", 20)
     older_than_all = pai.add_run("older than all", gmt_create_time=OLD)
     pai.add_runs(50, labels=EVALUATED)
     late = pai.add_run("late")
@@ -388,17 +388,15 @@ async def test_what_is_stored_is_bounded_and_forgets_only_the_oldest(pai, stored
         await until(lambda: len(names(airflow)) > 1)
     assert names(airflow) == ["late", "new"]
     (value,) = stored.values.values()
-    assert len(json.loads(value)["runs"]) == 20
+    assert len(json.loads(value)["announced"]) == 20
 
 
 @stores
 def test_what_is_stored_stays_below_what_a_store_should_hold():
-    announced = events.Announced()
-    from airflow_provider_pai.api import Run
-
-    moment = "2026-11-23T22:30:37.213000+00:00"
-    announced.add(Run.from_dict({"run_id": f"run-{i:018x}", "gmt_create_time": moment}) for i in range(5000))
-    assert len(json.dumps(announced.stored())) < 64_000
+    kept = announcing.Announced()
+    moment = datetime.fromisoformat("2026-11-23T22:30:37.213000+00:00")
+    kept.add(announcing.Match(f"run-{i:018x}", moment, None) for i in range(5000))
+    assert len(json.dumps(kept.stored())) < 64_000
 
 
 @stores

@@ -178,8 +178,31 @@ def test_champion_challenger_promotes_the_better_and_refuses_the_worse(
         ran = run_example(bag, "pai_champion_challenger", conf=conf)
         assert ran.state == "success"
         passed.append(ran.xcom("gate")["passed"])
-        assert ran.states["promote"] == ran.states["deploy"] == ("success" if passed[-1] else "skipped")
+        assert ran.states["promote"] == ran.states["register"] == ("success" if passed[-1] else "skipped")
         assert ran.states["write_verdict"] == "success"
     assert passed == [True, True, False]
     assert [run["Name"] for run in pai.runs() if "champion" in run["Labels"]] == ["learnt-from-600"]
     assert "accuracy >= baseline + 0.005: 0.938" in pai.runs()[2]["Params"]["verdict"]
+    (model,) = pai.models()
+    versions = pai.model_versions(model["ModelId"])
+    assert [version["ApprovalStatus"] for version in versions] == ["Pending", "Pending"]
+    assert versions[1]["Uri"] == f"https://models.example.com/{pai.runs()[1]['RunId']}.pickle"
+
+
+@pytest.mark.parametrize(("status", "state"), [("Approved", "success"), ("Rejected", "skipped")])
+def test_deploy_approved_deploys_the_newest_version_once_it_is_approved(
+    bag: Any, pai: Any, status: str, state: str
+) -> None:
+    model_id = pai.add_model("digits")
+    for approval in ("Approved", "Pending"):
+        pai.add_model_version(model_id, approval_status=approval)
+    pai.before_request(
+        lambda action, count: (
+            (action, count) == ("ListModelVersions", 4)
+            and pai.approve_model_version(model_id, "0.2.0", status=status)
+        )
+    )
+    bag.dags["pai_deploy_approved"].get_task("wait_for_approval").poke_interval = 0.1
+    ran = run_example(bag, "pai_deploy_approved")
+    assert (ran.state, ran.states["deploy"]) == ("success", state)
+    assert ran.xcom("deploy") == ("0.2.0" if state == "success" else None)

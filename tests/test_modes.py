@@ -38,19 +38,23 @@ AS_THE_SCHEDULER_SENDS_IT = (
 )
 
 
-class Waits(PaiRunSensor):
-    """The sensor, and what the scheduler does when the time of a deferred task is up."""
+class AsScheduled:
+    """What the scheduler does to a sensor when the time of a deferred task is up."""
 
     seconds: ClassVar[float] = 0.0
 
     def defer(self, **arguments: Any) -> Any:
-        Waits.seconds = arguments["timeout"].total_seconds()
+        AsScheduled.seconds = arguments["timeout"].total_seconds()
         super().defer(**arguments)
 
     def execute_complete(self, context: Any, event: Any) -> Any:
         if event == TIME_IS_UP:
             return self.resume_execution("__fail__", AS_THE_SCHEDULER_SENDS_IT, context)
         return super().execute_complete(context, event)
+
+
+class Waits(AsScheduled, PaiRunSensor):
+    """The sensor of runs, in a scheduler's hands."""
 
 
 class InTriggerer:
@@ -61,7 +65,7 @@ class InTriggerer:
 
     async def run(self) -> AsyncIterator[Any]:
         try:
-            yield await asyncio.wait_for(self._first_event(), Waits.seconds)
+            yield await asyncio.wait_for(self._first_event(), AsScheduled.seconds)
         except asyncio.TimeoutError:
             yield trigger_event(TIME_IS_UP)
 

@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 from airflow_provider_pai.api import RunQuery
 from airflow_provider_pai.emulator import PaiEmulator
-from airflow_provider_pai.waiting import listing, poller
+from airflow_provider_pai.waiting import listing, run_poller
 from airflow_provider_pai.waiting.client import shared_client
 from airflow_provider_pai.waiting.listing import NEWEST_FIRST
-from airflow_provider_pai.waiting.poller import TRUSTED_POLLS, Poller
-from airflow_provider_pai.waiting.questions import Question, Subscription
+from airflow_provider_pai.waiting.questions import Subscription
+from airflow_provider_pai.waiting.run_poller import TRUSTED_POLLS, RunPoller
+from airflow_provider_pai.waiting.run_questions import RunQuestion
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -152,7 +153,7 @@ class Waiter:
     def __init__(self, world: World, wanted: Wanted) -> None:
         experiment, age, news_only = wanted
         enough = 1000 if news_only else None
-        self.question = Question(world.query(experiment, age), enough, news_only=news_only)
+        self.question = RunQuestion(world.query(experiment, age), enough, news_only=news_only)
         self.subscription = Subscription(1.0, follows_connection=False)
         self.truth = lambda: world.labelled(experiment, age).keys()
         self.seen: set[str] = set()
@@ -168,8 +169,8 @@ class Waiter:
             update = self.subscription.queue.get_nowait()
             assert update is not None
             assert update.error is None
-            if update.runs is not None:
-                found = {run.run_id for run in update.runs}
+            if update.found is not None:
+                found = {run.run_id for run in update.found}
                 self.seen = found if update.complete else self.seen | found
                 if update.complete:
                     self.was_told_else = nothing_happens and found != self.truth()
@@ -178,7 +179,7 @@ class Waiter:
 class Polled:
     """A poller whose polls the test makes, and its subscribers."""
 
-    def __init__(self, world: World, made: Poller) -> None:
+    def __init__(self, world: World, made: RunPoller) -> None:
         self.world = world
         self.poller = made
         self.waiters: list[Waiter] = []
@@ -214,7 +215,7 @@ class Polled:
         return self.world.pai.request_counts["ListRuns"] - asked
 
     @staticmethod
-    def _looked_at_all(made: Poller) -> bool:
+    def _looked_at_all(made: RunPoller) -> bool:
         return made._trusted == 0 and made.number > 1
 
     async def _look_further(self) -> datetime:
@@ -250,7 +251,7 @@ def cancels_out(
 @asynccontextmanager
 async def polled(world: World, wanted: list[Wanted]) -> AsyncIterator[Polled]:
     async with shared_client("pai_default", None) as client:
-        made = Poller(client, world.workspace_id, LABEL)
+        made = RunPoller(client, RunQuestion(world.query(0, None)))
         made._start = lambda: None  # the test polls
         seen = Polled(world, made)
         for each in wanted:
@@ -267,7 +268,7 @@ def served(airflow_db: None) -> Iterator[PaiEmulator]:  # noqa: F811
     with PaiEmulator() as emulator, pytest.MonkeyPatch.context() as patched:
         patched.setenv("AIRFLOW_CONN_PAI_DEFAULT", emulator.connection_uri)
         emulator.quirks.max_results = PAGE
-        for room in (listing, poller):
+        for room in (listing, run_poller):
             patched.setattr(room, "MOST_PAGES", listing.MOST_PAGES)
         patched.setattr(listing, "PAGE_SIZE", PAGE)  # what it reckons with
         patched.setattr("airflow_provider_pai.waiting.rate_limit.QUOTA_SECONDS", 0.0)  # counted, not timed
@@ -287,7 +288,7 @@ history = given(
 def prepared(served: PaiEmulator, total_count: str, order: str, most: int) -> World:
     """A new workspace, in which PAI answers like this and a view holds so many pages."""
     served.quirks.total_count, served.quirks.order = total_count, order
-    listing.MOST_PAGES = poller.MOST_PAGES = most
+    listing.MOST_PAGES = run_poller.MOST_PAGES = most
     return World(served)
 
 
@@ -463,7 +464,7 @@ def story_of(world: World, wanted: list[Wanted]):
 
 @pytest.mark.parametrize("then", ["something else changes", "nothing changes any more"])
 def test_what_cancels_out_further_back_shows_with_the_next_change_or_in_time(served, monkeypatch, then):
-    monkeypatch.setattr(poller, "TRUSTED_POLLS", 5)
+    monkeypatch.setattr(run_poller, "TRUSTED_POLLS", 5)
     world = prepared(served, "given", "honoured", 50)
     for age in range(20, 40):
         world.apply(Create(0, age, True))
@@ -685,12 +686,12 @@ def test_waits_for_runs_by_their_ids_share_the_poll(served):
                 order_by=NEWEST_FIRST,
             )
             of[run_id] = Subscription(1.0, follows_connection=False)
-            seen.poller.add(Question(query, 100), of[run_id])
+            seen.poller.add(RunQuestion(query, 100), of[run_id])
         assert await seen.poll() == 10  # all pages, and no GetRun
         assert served.request_counts.get("GetRun", 0) == 0
         for run_id, subscription in of.items():
             update = subscription.queue.get_nowait()
-            assert [run.run_id for run in update.runs] == [run_id] * world.runs[run_id].labelled
+            assert [run.run_id for run in update.found] == [run_id] * world.runs[run_id].labelled
         world.apply(LATE)
         assert await seen.poll() == 3  # the pages down to it
         assert [run_id for run_id, subscription in of.items() if not subscription.queue.empty()] == [late]

@@ -239,6 +239,25 @@ def test_a_passing_fault_loses_no_value(pai: Any, kind: str) -> None:
     assert states(pai) == ["success"]
 
 
+@pytest.mark.parametrize("most", [100, 1])
+def test_a_pai_that_takes_fewer_values_at_once_gets_all_of_them(pai: Any, most: int) -> None:
+    pai.quirks.logged_values = most
+    with PaiHook().track("e", key="k", strict=True) as run:
+        for step in range(150):
+            run.log_metrics({"a": step, "b": -step}, step=step)
+    for metric in ("a", "b"):
+        logged = PaiHook().list_run_metrics(run.run_id, metric, page_size=1000)
+        assert sorted(value.step for value in logged) == list(range(150))
+
+
+def test_a_value_that_pai_refuses_costs_no_other(pai: Any, caplog: pytest.LogCaptureFixture) -> None:
+    pai.inject("error", action="LogRunMetrics", times=8, status=400, code="InvalidParameter")
+    with PaiHook().track("e", key="k") as run:
+        run.log_metrics({f"m{number}": number for number in range(150)})
+    assert len(PaiHook().get_run(run.run_id).metrics) == 149
+    assert "1 value of the run" in caplog.text
+
+
 @pytest.mark.parametrize("strict", [True, False])
 def test_what_could_not_be_delivered_is_told_and_fails_only_where_asked(
     pai: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strict: bool
@@ -248,7 +267,7 @@ def test_what_could_not_be_delivered_is_told_and_fails_only_where_asked(
     pai.inject("server_error", action="LogRunMetrics", times=None)
     run.log_metrics({"a": 1, "b": 2})
     if strict:
-        with pytest.raises(PaiTransportError, match=r"2 values of the run run-\w+ were not delivered"):
+        with pytest.raises(PaiTransportError, match=r"2 values of the run run-\w+ could not be delivered"):
             run.__exit__(None, None, None)
     else:
         run.__exit__(None, None, None)
@@ -365,7 +384,7 @@ def test_the_end_waits_for_less_after_sigterm(pai: Any) -> None:
         """,
     )
     assert status == 7
-    assert "1 values of the run" in said
+    assert "1 value of the run" in said
     assert states(pai) == ["failed"]
 
 

@@ -18,7 +18,7 @@ from airflow_db import SECRET, VERSION, airflow_db, pai  # noqa: F401 - fixtures
 
 from airflow_provider_pai._compat import _first
 from airflow_provider_pai.sensors import PaiRunSensor
-from airflow_provider_pai.triggers import PaiRunTrigger
+from airflow_provider_pai.triggers import PaiModelVersionTrigger, PaiRunTrigger
 from airflow_provider_pai.waiting import listing, poller
 from airflow_provider_pai.waiting.client import SharedClient
 from airflow_provider_pai.waiting.poller import Poller
@@ -179,10 +179,23 @@ TRIGGERS = [
         failed_polls=1,
     ),
 ]
+TRIGGERS += [
+    PaiModelVersionTrigger(model_name="digits"),
+    PaiModelVersionTrigger(
+        model_id="model-1",
+        version_name="1.0.0",
+        labels={"b": "2", "a": "1"},
+        approval="Rejected",
+        on_rejected="wait",
+        workspace_id="145884",
+        end_task=True,
+    ),
+]
 if VERSION >= (3, 0):
-    from airflow_provider_pai.triggers import PaiRunEventTrigger
+    from airflow_provider_pai.triggers import PaiModelVersionEventTrigger, PaiRunEventTrigger
 
     TRIGGERS += [
+        PaiModelVersionEventTrigger(model_name="digits", labels={"b": "2", "a": "1"}, approval="Rejected"),
         PaiRunEventTrigger(labels={"b": "2", "a": "1"}, metrics={"loss": "< 1", "f1": "> 0"}),
         PaiRunEventTrigger(labels=LABEL, experiment_id="exp-1", poke_interval=5.0, per_run=True),
     ]
@@ -230,13 +243,22 @@ async def test_runs_too_large_for_xcom_end_the_wait_for_good(pai, monkeypatch): 
     assert permanent
 
 
-@pytest.mark.parametrize("kind", {type(trigger) for trigger in TRIGGERS})
+RULES = [("x", "> 1"), ("y", "> 2")]
+
+
+@pytest.mark.parametrize("kind", sorted({type(trigger) for trigger in TRIGGERS}, key=str))
 def test_the_order_of_labels_and_metrics_says_nothing(kind):
-    one = kind(labels={"a": "1", "b": "2"}, metrics={"x": "> 1", "y": "> 2"})
-    other = kind(labels={"b": "2", "a": "1"}, metrics={"y": "> 2", "x": "> 1"})
+    if "Version" in kind.__name__:
+        make = functools.partial(kind, model_name="digits")
+        metrics, backwards = {}, {}
+    else:
+        make = kind
+        metrics, backwards = ({"metrics": dict(rules)} for rules in (RULES, reversed(RULES)))
+    one = make(labels={"a": "1", "b": "2"}, **metrics)
+    other = make(labels={"b": "2", "a": "1"}, **backwards)
     assert one == other
     assert json.dumps(one.serialize()) == json.dumps(other.serialize())
-    assert kind(labels="a:1") != kind(labels="a:2")
+    assert make(labels="a:1") != make(labels="a:2")
 
 
 # --- many waits, one poll
@@ -680,7 +702,6 @@ async def test_pollers_that_start_together_do_not_stay_in_lockstep(pai):  # noqa
 
 @in_one_loop
 async def test_a_wait_says_what_it_asks_and_how_far_it_has_come(pai, monkeypatch, caplog, capsys):  # noqa: F811
-    monkeypatch.setattr("airflow_provider_pai.triggers.QUIET_SECONDS", 0.5)
     monkeypatch.setattr("airflow_provider_pai.waiting.trigger.QUIET_SECONDS", 0.5)
     caplog.set_level("INFO")
     said = ""
@@ -897,7 +918,7 @@ async def test_a_wait_that_ends_its_task_says_so(pai):  # noqa: F811
 @in_one_loop
 async def test_a_link_that_cannot_be_made_fails_nothing(pai, monkeypatch):  # noqa: F811
     pai.add_run("a", labels=EVALUATED)
-    monkeypatch.setattr("airflow_provider_pai.triggers.console_url", lambda *_: 1 / 0)
+    monkeypatch.setattr("airflow_provider_pai.waiting.trigger.console_url", lambda *_: 1 / 0)
     stream = wait(end_task=True).run()
     event = await anext(stream)
     await stream.aclose()

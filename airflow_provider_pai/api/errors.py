@@ -6,6 +6,7 @@
     ├── PaiUsageError (ValueError)     the call itself is wrong: nothing was sent
     ├── PaiConfigurationError          the connection lacks or contradicts something: nothing was sent
     ├── PaiDecidedError                somebody else decided about a model version: nothing was changed
+    ├── PaiRejectedError               an awaited model version was rejected
     ├── PaiTransportError         (t)  no answer: refused, reset, timed out
     ├── PaiResponseError               an answer that is not what the API page promises
     │   ├── PaiNotJsonError       (t)  a body that is not JSON, such as a proxy's HTML page
@@ -47,6 +48,7 @@ __all__ = [
     "PaiNotJsonError",
     "PaiPagingError",
     "PaiPermissionError",
+    "PaiRejectedError",
     "PaiResponseError",
     "PaiThrottledError",
     "PaiTransportError",
@@ -91,6 +93,10 @@ class PaiConfigurationError(PaiError):
 
 class PaiDecidedError(PaiError):
     """A model version has another approval than was expected; nothing was changed. The text says which."""
+
+
+class PaiRejectedError(PaiError):
+    """An awaited model version was rejected. The text says which, and what its description says."""
 
 
 class PaiTransportError(PaiError):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+import msgspec
 
 from airflow_provider_pai.api.errors import PaiNotFoundError, PaiUsageError
 from airflow_provider_pai.api.flow import Acknowledgement, Flow, Request, call
@@ -16,7 +17,14 @@ from airflow_provider_pai.api.operations import get_run
 from airflow_provider_pai.api.paging import PAGE_SIZE, Paginator
 from airflow_provider_pai.api.parameters import finite, path, required, whole_number, write
 
-__all__ = ["list_run_metrics", "log_metric_entries", "log_run_metrics", "metric_entry", "metric_history"]
+__all__ = [
+    "MetricEntry",
+    "list_run_metrics",
+    "log_metric_entries",
+    "log_run_metrics",
+    "metric_entry",
+    "metric_history",
+]
 
 MOST_NAMED = 20
 """How many of a run's metrics an error names."""
@@ -36,25 +44,32 @@ def log_run_metrics(
     )
 
 
-def log_metric_entries(run_id: str, entries: Sequence[Mapping[str, Any]]) -> Flow[None]:
-    """Log what :func:`metric_entry` made, of any metrics and steps, in one request (LogRunMetrics)."""
+def log_metric_entries(run_id: str, entries: Sequence[MetricEntry]) -> Flow[None]:
+    """Log values of any metrics and steps in one request (LogRunMetrics)."""
     target = f"{path('runs', run_id)}/metrics/action/log"
     yield from call(write("POST", "LogRunMetrics", target, {"Metrics": entries}), Acknowledgement)
 
 
+class MetricEntry(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal", gc=False):
+    """One value as LogRunMetrics takes it. It checks nothing: :func:`metric_entry` does."""
+
+    key: str
+    value: float
+    step: int | None = None
+    timestamp: int | None = None
+
+
 def metric_entry(
     key: str, value: float, step: int | None = None, timestamp: int | None = None
-) -> dict[str, Any]:
+) -> MetricEntry:
     """Return one value as LogRunMetrics takes it.
 
     :raises PaiUsageError: a value that is not a finite number, or a step that is no whole number.
     """
-    entry: dict[str, Any] = {"Key": required("metric", key), "Value": finite(key, value)}
-    for name, number in (("Step", step), ("Timestamp", timestamp)):
+    for name, number in (("step", step), ("timestamp", timestamp)):
         if number is not None:
-            whole_number(name.lower(), number, least=0)
-            entry[name] = number
-    return entry
+            whole_number(name, number, least=0)
+    return MetricEntry(required("metric", key), finite(key, value), step, timestamp)
 
 
 def list_run_metrics(

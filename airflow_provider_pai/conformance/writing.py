@@ -22,6 +22,7 @@ __all__ = [
     "experiment_names",
     "label_characters",
     "late_labels",
+    "logged_values",
     "metric_timestamp",
     "metric_values",
     "nan",
@@ -203,9 +204,9 @@ def late_labels(scene: Scene) -> Flow[Finding]:
     return as_assumed(f"found after {waited:.0f} s" if waited else "found at once")
 
 
-def _log(scene: Scene, run_id: str, metric: dict[str, Any]) -> Flow[Answer[Acknowledgement]]:
+def _log(scene: Scene, run_id: str, *metrics: dict[str, Any]) -> Flow[Answer[Acknowledgement]]:
     target = f"{path('runs', run_id)}/metrics/action/log"
-    body = {"Metrics": [metric]}
+    body = {"Metrics": metrics}
     return scene.ask(write("POST", "LogRunMetrics", target, body), Acknowledgement)
 
 
@@ -241,6 +242,25 @@ def nan(scene: Scene) -> Flow[Finding]:
         return different(f"it comes back as {value!r}")
     spelling = {str: "as text", float: "as a bare word"}.get(type(value), "as null")
     return as_assumed(f"comes back {spelling}")
+
+
+@assumption(
+    "How many values may a request of `LogRunMetrics` carry?",
+    assumed="1,000. A tracked run whose values are refused sends fewer in a request from then on.",
+    setting="If it is fewer: give `log_run_metrics` fewer values at once.",
+)
+def logged_values(scene: Scene) -> Flow[Finding]:
+    """Log 1,000 values in one request, or half as many, until PAI takes them."""
+    *_, run = yield from scene.runs()
+    values = 1000
+    while True:
+        metrics = [{"Key": "many", "Value": step / 8, "Step": step} for step in range(values)]
+        answer = yield from _log(scene, run.run_id, *metrics)
+        if answer.error is None:
+            return (as_assumed if values == 1000 else different)(f"{values:,} are accepted")
+        if values == 1:
+            return different(f"a metric is refused: {answer.refusal}")
+        values //= 2
 
 
 @assumption(

@@ -183,6 +183,8 @@ def log_run_metrics(service: Service, call: Call) -> str:
     """LogRunMetrics. Step defaults to 0, and Timestamp to what the quirk `metric_timestamp` says."""
     unit = {"milliseconds": 1000, "seconds": 1, "zero": 0}[service.quirks.metric_timestamp]
     metrics = call.body.metrics(timestamp=int(service.account.clock.now() * unit))
+    if len(metrics) > service.quirks.logged_values:
+        raise invalid("Metrics", f"{len(metrics)} values, of at most {service.quirks.logged_values}")
     service.account.log_metrics(call.path["RunId"], metrics)
     return answer(call)
 

@@ -25,15 +25,14 @@ from airflow_provider_pai.api.registration import (
 from airflow_provider_pai.gating.given import flat, run_of
 from airflow_provider_pai.gating.verdict import Verdict
 from airflow_provider_pai.registry.addresses import of_airflow, pai_uri
+from airflow_provider_pai.registry.records import RUN_LABEL, version_record
 from airflow_provider_pai.tracking.start import check_labels, origin_of
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
 
-__all__ = ["RUN_LABEL", "PaiRegisterModelVersionOperator", "PaiSetModelVersionApprovalOperator"]
+__all__ = ["PaiRegisterModelVersionOperator", "PaiSetModelVersionApprovalOperator"]
 
-RUN_LABEL = "pai_run_id"
-"""The label of a version that names the run it comes from."""
 ANYWHERE = "https://example.com/"
 """Stands for an address that only the running task knows."""
 MOST_NAMED = 20
@@ -163,14 +162,8 @@ class PaiRegisterModelVersionOperator(PaiOperator):
             self.push_link(context, [run] if run else [])
         self._log_outcome(model_id, done, metrics, left)
         version = done.version
-        result = {
-            "model_name": self.model_name,
-            "model_id": model_id,
-            "version_name": version.version_name,
-            "approval_status": version.approval_status or UNDECIDED,
-            "uri": version.uri,
-            "run_id": run.run_id if run else None,
-        }
+        result = version_record(self.model_name, model_id, version)
+        result["run_id"] = run.run_id if run else None  # an answer that was lost left the labels out
         told = {**result, "metrics": metrics_in(metrics)}
         self.tell_outlets(context, told)
         files = [version.uri] if version.uri else []

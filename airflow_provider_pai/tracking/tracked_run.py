@@ -15,9 +15,9 @@ from math import inf, isfinite
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from airflow_provider_pai.api.errors import PaiError, PaiTransportError, PaiUsageError
+from airflow_provider_pai.api.errors import PaiApiError, PaiError, PaiTransportError, PaiUsageError
 from airflow_provider_pai.api.flow import begun
-from airflow_provider_pai.api.metrics import log_metric_entries, metric_entry
+from airflow_provider_pai.api.metrics import MetricEntry, log_metric_entries, metric_entry
 from airflow_provider_pai.api.operations import set_run_labels
 from airflow_provider_pai.api.query import Labels
 from airflow_provider_pai.tracking.termination import Termination
@@ -29,11 +29,9 @@ __all__ = ["STATE", "TrackedRun"]
 
 log = logging.getLogger(__name__)
 
-Value = tuple[str, float, int | None, int]
-"""What is logged: key, value, step, and timestamp in milliseconds."""
 STATE = "airflow_state"
 """The label that says how it ended: ``running``, ``success``, ``failed`` or ``skipped``."""
-BATCH = 500
+BATCH = 1000
 """How many values one request carries."""
 SEND_SECONDS = 5.0
 """How long a value waits for others."""
@@ -71,8 +69,10 @@ class TrackedRun:
         self._client = client
         self._strict = strict
         self._ended = ended
-        self._waiting: deque[Value] = deque()
+        self._waiting: deque[MetricEntry] = deque()
         self._checked: set[str] = set()
+        self._most = BATCH
+        """How many values a request carries at most."""
         self._done = 0
         """How many values wait no longer."""
         self._hurry_to = 0.0
@@ -103,23 +103,25 @@ class TrackedRun:
                 "and log them there."
             )
         now = int(time.time() * 1000)
-        values = [(key, value, step, now) for key, value in metrics.items()]
         right = step is None or (type(step) is int and step >= 0)
-        for each in values:  # a training logs in each of its steps, so what is plainly right costs little
-            key, value = each[:2]
-            if not (right and key in self._checked and type(value) is float and isfinite(value)):
-                metric_entry(*each)
-                self._checked.add(key)
+        entries = [
+            # A training logs in each of its steps, so what is plainly right costs little.
+            MetricEntry(key, value, step, now)
+            if right and key in self._checked and type(value) is float and isfinite(value)
+            else metric_entry(key, value, step, now)
+            for key, value in metrics.items()
+        ]
+        self._checked.update(metrics)
         with self._wake:
             if self._deadline is not None:
                 raise PaiUsageError(f"the run {self.run_id} has ended; log to it inside of its with block.")
             room = MOST_WAITING - len(self._waiting)
-            self._lost += max(0, len(values) - room)
-            self._waiting.extend(values[:room])
+            self._lost += max(0, len(entries) - room)
+            self._waiting.extend(entries[:room])
             if self._writer is None:
                 self._writer = threading.Thread(target=self._write, name="pai-run", daemon=True)
                 self._writer.start()
-            elif len(self._waiting) >= BATCH:
+            elif len(self._waiting) >= self._most:
                 self._wake.notify_all()
 
     def set_labels(self, labels: Labels) -> None:
@@ -173,7 +175,8 @@ class TrackedRun:
             self._ended()
             self._client.close()
         if self._lost:
-            text = f"{self._lost} values of the run {self.run_id} were not delivered: {self._error}"
+            lost = "1 value" if self._lost == 1 else f"{self._lost} values"
+            text = f"{lost} of the run {self.run_id} could not be delivered: {self._error}"
             if self._strict and raising:
                 raise PaiTransportError(text, sent=True)
             log.error("%s", text)
@@ -254,7 +257,7 @@ class TrackedRun:
         while True:
             with self._wake:
                 self._wake.wait_for(self._is_due, SEND_SECONDS)
-                batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
+                batch = [self._waiting[place] for place in range(min(self._most, len(self._waiting)))]
                 ending = self._deadline is not None
             if not batch:
                 if ending:
@@ -267,25 +270,39 @@ class TrackedRun:
                 self._give_up()
                 return
 
-    def _sent(self, batch: list[Value]) -> bool:
+    def _sent(self, batch: list[MetricEntry]) -> bool:
         """Send a batch. A value that is sent twice, since an answer was lost, changes no decision."""
         try:
-            entries = [metric_entry(*value) for value in batch]
-            self._client.run(begun(log_metric_entries(self.run_id, entries)))
+            self._client.run(begun(log_metric_entries(self.run_id, batch)))
         except PaiError as error:
             self._error = f"{type(error).__name__}: {error}"
-            if not error.transient:  # these values are refused, others may not be
-                self._lost += len(batch)
-                return True
+            if not error.transient:
+                return self._refused(len(batch), error)
             log.warning("Values wait to be sent again: %s", self._error)
             with self._wake:
                 self._wake.wait_for(self._is_over, RETRY_SECONDS)
             return False
         return True
 
+    def _refused(self, values: int, error: PaiError) -> bool:
+        """Give up what PAI refuses for good: one value alone, or all of them where it is not about values.
+
+        PAI does not say how many values a request may carry, nor which one it refuses.
+        """
+        if values > 1 and type(error) is PaiApiError:
+            self._most = values // 2
+            return False
+        self._lost += values
+        self._most = BATCH
+        return True
+
     def _is_due(self) -> bool:
         waiting = len(self._waiting)
-        return waiting >= BATCH or self._deadline is not None or (waiting > 0 and self._done < self._hurry_to)
+        return (
+            waiting >= self._most
+            or self._deadline is not None
+            or (waiting > 0 and self._done < self._hurry_to)
+        )
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline

@@ -125,6 +125,10 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
         records = [run.to_dict() for run in awaited[: self.max_runs]]
         return small_enough(records, _count(len(records)), "Lower max_runs, or narrow the filters.")
 
+    def runs_in(self, met: list[dict[str, Any]]) -> list[Run]:
+        """Return the runs that the task's button opens."""
+        return [Run.from_dict(met[0])]
+
 
 def check_narrow(labels: Any, run_id: Any) -> None:
     """Refuse a wait that any run would end."""

@@ -1,96 +1,41 @@
 """Start a DAG when runs newly match: a trigger for Airflow's AssetWatcher (Airflow 3.0 and later).
 
-**What is not announced.** The newest :data:`REMEMBERED` matching runs are remembered, as announced or as
-known from the start. A run that is older than all of those and gets its label only now is not announced:
-PAI does not say when a label was set, so a run that was never read cannot be told from one that has carried
-its label for long.
-
-**What a restart of the triggerer may repeat or miss.** On Airflow 3.3 the runs that were announced are kept
-in the asset's state store. A run that comes to match while the triggerer is down is announced when it is
-back; nothing is lost. They are stored :data:`SETTLE_SECONDS` after they were announced, when Airflow has the
-event in its database, so a triggerer that is killed in between announces them again. On Airflow 3.0 to 3.2
-there is no such store: what matches when the trigger starts counts as known, so that a restart repeats
-nothing and misses what came to match while it was down.
+What a restart may repeat or miss: :mod:`airflow_provider_pai.waiting.announcing`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
-from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger_event
+from airflow_provider_pai._base import QUESTION
 from airflow_provider_pai._xcom import batches, fits_event
 from airflow_provider_pai.api import Run, RunQuery
 from airflow_provider_pai.api.query import parse_labels
 from airflow_provider_pai.gating.rules import MetricRules
+from airflow_provider_pai.waiting.announcing import REMEMBERED, AnnouncingTrigger, Match
 from airflow_provider_pai.waiting.condition import RunCondition, interval_seconds
 from airflow_provider_pai.waiting.listing import NEWEST_FIRST
-from airflow_provider_pai.waiting.trigger import PollingTrigger
+from airflow_provider_pai.waiting.run_poller import run_updates
 
-__all__ = ["REMEMBERED", "SETTLE_SECONDS", "PaiRunEventTrigger", "pai_run_asset"]
+__all__ = ["PaiRunEventTrigger", "pai_run_asset"]
 
-if BaseEventTrigger is None:
-    raise ImportError(
-        "PaiRunEventTrigger and pai_run_asset need asset watchers, which came with Airflow 3.0. Before it, "
-        "let a DAG with a schedule wait: PaiRunSensor(deferrable=True)."
-    )
-
-REMEMBERED = 1000
-"""How many runs are remembered as announced: 40 KB in the state store, whose values should stay below 64."""
-SETTLE_SECONDS = 3.0
-"""How long after an event its runs are stored as announced."""
 RUNS_PER_EVENT = 100
 PAYLOAD = (
     *("run_id", "name", "experiment_id", "workspace_id", "source_type", "source_id"),
     *("gmt_create_time", "labels", "metrics"),
 )
-_EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
-class Announced:
-    """The newest runs that were announced, or were there before; older ones count as announced."""
-
-    def __init__(self, stored: Mapping[str, Any] | None = None) -> None:
-        self._created: dict[str, int] = dict(stored["runs"]) if stored else {}
-        self._floor: int | None = stored["floor"] if stored else None
-
-    def news(self, runs: Iterable[Run]) -> list[Run]:
-        """Return those of the runs that were not announced."""
-        return [
-            run
-            for run in runs
-            if run.run_id not in self._created and (self._floor is None or _ms(run) > self._floor)
-        ]
-
-    def add(self, runs: Iterable[Run]) -> None:
-        """Remember runs, and forget the oldest where there are too many."""
-        self._created.update({run.run_id: _ms(run) for run in runs})
-        newest = sorted(self._created.items(), key=lambda item: item[1], reverse=True)
-        self._created = dict(newest[:REMEMBERED])
-        if len(newest) > REMEMBERED:
-            self._floor = newest[REMEMBERED][1]
-
-    def stored(self) -> dict[str, Any]:
-        """Return this as plain JSON."""
-        return {"floor": self._floor, "runs": self._created}
-
-
-def _ms(run: Run) -> int:
-    return int((run.gmt_create_time or _EPOCH).timestamp() * 1000)
-
-
-class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
+class PaiRunEventTrigger(AnnouncingTrigger):
     """Fire whenever runs newly match: for ``AssetWatcher(name=…, trigger=PaiRunEventTrigger(…))``.
 
     One event for all that newly match at a poll, with the payload ``{"runs": [{run_id, name, labels,
     metrics, …}, …]}``, or several where it would hold more than 100 runs or 1 MB; or one for each run, with
     ``{"run": {…}}``. It never ends by itself: a poll that fails is logged and followed by the next one an
-    interval later. What a restart may repeat or miss: :mod:`airflow_provider_pai.waiting.events`.
+    interval later. What a restart may repeat or miss: :mod:`airflow_provider_pai.waiting.announcing`.
 
     :param labels: labels every run must carry, as a dict or as ``"key:value,key:value"``.
     :param metrics: only runs count whose last values meet these rules: ``{"accuracy": ">= 0.9"}``.
@@ -99,6 +44,8 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
     :param per_run: fire once for each run.
     :raises PaiUsageError: what cannot be asked, when the DAG is parsed.
     """
+
+    question = QUESTION
 
     def __init__(
         self,
@@ -146,35 +93,26 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
             metrics=dict(self.metrics) if self.metrics is not None else None,
         )
 
-    async def run(self) -> AsyncIterator[Any]:
-        """Fire whenever runs newly match."""
+    async def matches(self) -> AsyncGenerator[list[Match], None]:
+        """Yield the runs that match, and then those that newly do."""
         condition = self.condition()
-        announced: Announced | None = None
         unmet: set[str] = set()
-        async with aclosing(self.updates(condition.query, REMEMBERED, news_only=True)) as updates:
+        async with aclosing(run_updates(self, condition.query, REMEMBERED, news_only=True)) as updates:
             async for update, subscription in updates:
                 if update.error is not None:
                     self.log.warning("Poll failed, the next one follows: %s", update.error)
-                if update.runs is None:
+                if update.found is None:
                     continue
-                matching = condition.matching(update.runs)
+                matching = condition.matching(update.found)
                 unmet = set() if update.complete else unmet
-                unmet |= {run.run_id for run in update.runs}
+                unmet |= {run.run_id for run in update.found}
                 unmet -= {run.run_id for run in matching}
                 subscription.pending = unmet
-                while announced is None:
-                    announced = await self._recall(matching)
-                news = announced.news(matching)
-                if not news:
-                    continue
-                for payload in self._payloads(news):
-                    yield trigger_event(payload)
-                announced.add(news)
-                await asyncio.sleep(SETTLE_SECONDS)
-                await self._remember(announced)
+                yield [Match(run.run_id, run.gmt_create_time, run) for run in matching]
 
-    def _payloads(self, runs: list[Run]) -> list[dict[str, Any]]:
-        records = [self._record(run) for run in runs]
+    def payloads(self, news: list[Run]) -> list[dict[str, Any]]:
+        """Return the payloads of the events that announce these runs."""
+        records = [self._record(run) for run in news]
         if self.per_run:
             return [{"run": record} for record in records]
         return [{"runs": batch} for batch in batches(records, RUNS_PER_EVENT)]
@@ -187,42 +125,11 @@ class PaiRunEventTrigger(PollingTrigger, BaseEventTrigger):
             del record["labels"], record["metrics"]
         return record
 
-    @property
-    def _key(self) -> str:
-        """Name what is stored after what is asked: watchers with other filters may share an asset."""
+    def asked(self) -> dict[str, Any]:
+        """Return what is asked for, as plain JSON that is equal for equal questions."""
         kwargs = self.serialize()[1]
         asked = {name: kwargs[name] for name in kwargs.keys() - {"poke_interval", "per_run"}}
-        asked["labels"] = parse_labels(self.labels)
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-        return f"pai_announced_{digest[:16]}"
-
-    async def _recall(self, present: list[Run]) -> Announced | None:
-        """Return what was announced before; where nothing is stored, what is there now counts as known.
-
-        ``None``, after an interval, while Airflow does not tell.
-        """
-        try:
-            for store in asset_stores(self):
-                stored = await store.aget(self._key)
-                if stored is not None:
-                    return Announced(stored)
-        except (
-            Exception
-        ) as error:  # raised, it would end the watcher, and Airflow would start it over at once
-            self.log.warning("What was announced cannot be read yet: %s: %s", type(error).__name__, error)
-            await asyncio.sleep(self.poke_interval)
-            return None
-        announced = Announced()
-        announced.add(present)
-        await self._remember(announced)
-        return announced
-
-    async def _remember(self, announced: Announced) -> None:
-        for store in asset_stores(self):
-            try:
-                await store.aset(self._key, announced.stored())
-            except Exception:  # the next event stores it again; until then a restart repeats
-                self.log.exception("The announced runs could not be stored.")
+        return {**asked, "labels": parse_labels(self.labels)}
 
 
 def pai_run_asset(name: str, **watched: Any) -> Any:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_provider_pai._base import QUESTION, is_later
+from airflow_provider_pai._base import is_later
 from airflow_provider_pai._compat import starts_in_triggerer
 from airflow_provider_pai.api.errors import PaiUsageError
 
 Sensor = Any
-"""A :class:`~airflow_provider_pai.sensors.PaiRunSensor`, which imports this room."""
+"""A :class:`~airflow_provider_pai.waiting.sensor.WaitingSensor`, which imports this module."""
 
 __all__ = ["StartTrigger", "check_start_from_trigger", "longest_deferral", "trigger_arguments"]
 
@@ -26,7 +26,7 @@ class StartTrigger:
         from airflow_provider_pai._compat import StartTriggerArgs
 
         return StartTriggerArgs(
-            trigger_cls="airflow_provider_pai.triggers.PaiRunTrigger",
+            trigger_cls=sensor.trigger_class,
             trigger_kwargs=trigger_arguments(sensor),
             next_method="execute_complete",
             timeout=longest_deferral(sensor),
@@ -57,7 +57,7 @@ def check_start_from_trigger(sensor: Sensor) -> None:
 
 def trigger_arguments(sensor: Sensor) -> dict[str, Any]:
     """Return the arguments of the trigger, as plain JSON."""
-    arguments = sensor.given(("pai_conn_id", "region", *QUESTION))
+    arguments = sensor.given(("pai_conn_id", "region", *sensor.question))
     return {
         **{name: _plain(value) for name, value in arguments.items()},
         "poke_interval": float(sensor.poke_interval),

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(4 * SECONDS)
 
 INTERVAL = 2
 SETTLE_SECONDS = 3.0
-"""As airflow_provider_pai.waiting.events has it, which says what a killed triggerer announces again."""
+"""As airflow_provider_pai.waiting.announcing has it, which says what a killed triggerer announces again."""
 WRONG_SECRET = "WrongSecretThatMustNotBeFoundEither0123456789"
 SETTINGS = {
     "DAG_PROCESSOR__REFRESH_INTERVAL": "2",  # so that the DAGs are found as soon as they are written

@@ -1,0 +1,151 @@
+"""Start a DAG when something new is there: what the triggers of Airflow's asset watchers share.
+
+**What is not announced.** The newest :data:`REMEMBERED` that matched are remembered, as announced or as known
+from the start. What is older than all of those and comes to match only now is not announced: PAI does not say
+when a label was set, so what was never read cannot be told from what has carried its label for long.
+
+**What a restart of the triggerer may repeat or miss.** On Airflow 3.3 what was announced is kept in the
+asset's state store. What comes to match while the triggerer is down is announced when it is back; nothing is
+lost. It is stored :data:`SETTLE_SECONDS` after it was announced, when Airflow has the event in its database,
+so a triggerer that is killed in between announces it again. On Airflow 3.0 to 3.2 there is no such store:
+what matches when the trigger starts counts as known, so that a restart repeats nothing and misses what came
+to match while it was down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger_event
+from airflow_provider_pai.waiting.trigger import PollingTrigger
+
+__all__ = ["REMEMBERED", "SETTLE_SECONDS", "AnnouncingTrigger", "Match"]
+
+if BaseEventTrigger is None:
+    raise ImportError(
+        "The event triggers and assets of this provider need asset watchers, which came with Airflow 3.0. "
+        "Before it, let a DAG with a schedule wait: PaiRunSensor(deferrable=True)."
+    )
+
+REMEMBERED = 1000
+"""How many are remembered as announced: 40 KB in the state store, whose values should stay below 64."""
+SETTLE_SECONDS = 3.0
+"""How long after an event what it announced is stored."""
+_EPOCH = datetime.fromtimestamp(0, timezone.utc)
+
+
+class Match(NamedTuple):
+    """Something that may be announced, once."""
+
+    id: str
+    created: datetime | None
+    record: Any
+
+
+class Announced:
+    """The newest that were announced, or were there before; older ones count as announced."""
+
+    def __init__(self, stored: Mapping[str, Any] | None = None) -> None:
+        self._created: dict[str, int] = dict(stored["announced"]) if stored else {}
+        self._floor: int | None = stored["floor"] if stored else None
+
+    def news(self, matches: Iterable[Match]) -> list[Match]:
+        """Return those that were not announced."""
+        return [
+            each
+            for each in matches
+            if each.id not in self._created and (self._floor is None or _ms(each) > self._floor)
+        ]
+
+    def add(self, matches: Iterable[Match]) -> None:
+        """Remember some, and forget the oldest where there are too many."""
+        self._created.update({each.id: _ms(each) for each in matches})
+        newest = sorted(self._created.items(), key=lambda item: item[1], reverse=True)
+        self._created = dict(newest[:REMEMBERED])
+        if len(newest) > REMEMBERED:
+            self._floor = newest[REMEMBERED][1]
+
+    def stored(self) -> dict[str, Any]:
+        """Return this as plain JSON."""
+        return {"floor": self._floor, "announced": self._created}
+
+
+def _ms(match: Match) -> int:
+    return int((match.created or _EPOCH).timestamp() * 1000)
+
+
+class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
+    """Fire for whatever newly matches. It never ends by itself.
+
+    A poll that fails is logged and followed by the next one an interval later. What a restart may repeat or
+    miss: :mod:`airflow_provider_pai.waiting.announcing`.
+    """
+
+    @abstractmethod
+    def matches(self) -> AsyncGenerator[list[Match], None]:
+        """Yield all that match, or what newly does, for ever; the first time all."""
+
+    @abstractmethod
+    def payloads(self, news: list[Any]) -> list[dict[str, Any]]:
+        """Return the payloads of the events that announce these records."""
+
+    @abstractmethod
+    def asked(self) -> dict[str, Any]:
+        """Return what is asked for, as plain JSON that is equal for equal questions."""
+
+    async def run(self) -> AsyncIterator[Any]:
+        """Fire whenever something newly matches."""
+        announced: Announced | None = None
+        async with aclosing(self.matches()) as found:
+            async for matches in found:
+                while announced is None:
+                    announced = await self._recall(matches)
+                news = announced.news(matches)
+                if not news:
+                    continue
+                for payload in self.payloads([each.record for each in news]):
+                    yield trigger_event(payload)
+                announced.add(news)
+                await asyncio.sleep(SETTLE_SECONDS)
+                await self._remember(announced)
+
+    @property
+    def _key(self) -> str:
+        """Name what is stored after what is asked: watchers with other filters may share an asset."""
+        digest = hashlib.sha256(json.dumps(self.asked(), sort_keys=True).encode()).hexdigest()
+        return f"pai_announced_{digest[:16]}"
+
+    async def _recall(self, present: list[Match]) -> Announced | None:
+        """Return what was announced before; where nothing is stored, what is there now counts as known.
+
+        ``None``, after an interval, while Airflow does not tell.
+        """
+        try:
+            for store in asset_stores(self):
+                stored = await store.aget(self._key)
+                if stored is not None:
+                    return Announced(stored)
+        except (
+            Exception
+        ) as error:  # raised, it would end the watcher, and Airflow would start it over at once
+            self.log.warning("What was announced cannot be read yet: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(self.poke_interval)
+            return None
+        announced = Announced()
+        announced.add(present)
+        await self._remember(announced)
+        return announced
+
+    async def _remember(self, announced: Announced) -> None:
+        for store in asset_stores(self):
+            try:
+                await store.aset(self._key, announced.stored())
+            except Exception:  # the next event stores it again; until then a restart repeats
+                self.log.exception("What was announced could not be stored.")
