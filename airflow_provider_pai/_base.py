@@ -14,6 +14,7 @@ from airflow_provider_pai._compat import AirflowFailException, BaseOperator
 from airflow_provider_pai.api.arguments import check_given, check_no_dict_as_text
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.query import RunQuery
+from airflow_provider_pai.lineage.reports import ReportsLineage
 from airflow_provider_pai.links import PaiRunLink, push_link
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Arguments:
         return ()
 
 
-class PaiOperator(Arguments, BaseOperator):
+class PaiOperator(ReportsLineage, Arguments, BaseOperator):
     """Base of every task that talks to PAI.
 
     :param pai_conn_id: the Airflow connection to use.
@@ -125,6 +126,8 @@ class PaiOperator(Arguments, BaseOperator):
     template_fields: Sequence[str] = ("pai_conn_id", "region")
     operator_extra_links = (PaiRunLink(),)
     ui_color = "#fff1e6"
+    writes_runs = False
+    """Whether the runs that the task's button leads to were written, or read."""
 
     def __init__(self, *, pai_conn_id: str = "pai_default", region: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -197,8 +200,9 @@ class PaiOperator(Arguments, BaseOperator):
         return PaiHook(self.pai_conn_id, region=self.region)
 
     def push_link(self, context: Any, runs: Sequence[Run]) -> None:
-        """Let the task's PAI button open the first run's source."""
+        """Let the task's PAI button open the first run's source, and note the runs for OpenLineage."""
         push_link(self, context, self.hook, runs)
+        self.note(self.hook, **{"written" if self.writes_runs else "read": runs})
 
     def tell_outlets(self, context: Any, extra: Mapping[str, Any]) -> None:
         """Let the events of this task's assets say what happened."""

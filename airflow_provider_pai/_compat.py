@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.providers.standard.decorators.python import (
         _PythonDecoratedOperator as PythonDecoratedOperator,
     )
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
     from airflow.sdk import (
         BaseHook,
         BaseOperator,
@@ -70,6 +71,11 @@ if not TYPE_CHECKING:
                 "airflow.providers.standard.operators.branch",
                 "airflow.operators.branch",
             )
+        if name == "ApprovalOperator":
+            try:
+                return _first(name, "airflow.providers.standard.operators.hitl")
+            except Exception:  # before 3.1 the module is missing, or refuses with an error of Airflow's
+                return None
         if name in ("PythonDecoratedOperator", "task_decorator_factory"):
             found = "_PythonDecoratedOperator" if name == "PythonDecoratedOperator" else name
             return _first(found, "airflow.providers.standard.decorators.python", "airflow.decorators.python")
@@ -84,6 +90,7 @@ __all__ = [
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTimeout",
+    "ApprovalOperator",
     "BaseEventTrigger",
     "BaseHook",
     "BaseOperator",

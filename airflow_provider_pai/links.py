@@ -13,7 +13,7 @@ from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.signing import percent_encode
 from airflow_provider_pai.connection import CONSOLE_FIELDS, fill_in
 
-__all__ = ["LINK_KEY", "PaiRunLink", "console_url", "link_key", "push_link"]
+__all__ = ["LINK_KEY", "PaiRunLink", "console_url", "link_key", "push_link", "run_url"]
 
 LINK_KEY = "pai_run_link"
 CONSOLE = "https://pai.console.aliyun.com/"
@@ -41,6 +41,16 @@ def console_url(runs: Sequence[Run], region: str | None, template: str | None = 
             where += f"&workspaceId={fields['workspace_id']}"
         template = f"{CONSOLE}?{where.lstrip('&')}{page or '#/workspace/overview'}".replace("?#", "#")
     return fill_in(template, fields)
+
+
+def run_url(run: Run, region: str | None, template: str | None = None) -> str | None:
+    """Return the page of a run's source, or ``None`` where the run has none that is known.
+
+    :raises PaiConfigurationError: as :func:`console_url` does.
+    """
+    if template is None and not (run.source_id and run.source_type in SOURCE_PAGES):
+        return None
+    return console_url([run], region, template)
 
 
 def link_key() -> str:

@@ -27,9 +27,11 @@ from airflow_provider_pai.tracking.operators import (
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
     from airflow_provider_pai.api import Run
+    from airflow_provider_pai.gating.approval import PaiApprovalOperator
     from airflow_provider_pai.gating.gate import PaiRunGateOperator
 
 __all__ = [
+    "PaiApprovalOperator",
     "PaiCreateExperimentOperator",
     "PaiCreateRunOperator",
     "PaiListRunsOperator",
@@ -49,6 +51,10 @@ def __getattr__(name: str) -> Any:
         from airflow_provider_pai.gating import gate
 
         return gate.PaiRunGateOperator
+    if name == "PaiApprovalOperator":  # before Airflow 3.1 there is none
+        from airflow_provider_pai.gating import approval
+
+        return approval.PaiApprovalOperator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -157,6 +163,7 @@ class PaiListRunsOperator(RunFilterOperator):
             raise
         if count == 0:
             self.push_link(context, [])
+        self.note(self.hook, files_written=[output_path])
         self._log_count("Wrote", count, more, f" to {output_path}")
         return {"path": output_path, "count": count}
 

@@ -38,12 +38,16 @@ USES = {
         f"{IMPORT.format('pai_run_asset')}; pai_run_asset('models', labels='a:b')",
         f"{IMPORT.format('PaiRunEventTrigger')}; PaiRunEventTrigger(labels='a:b')",
     ],
+    "A person approves in Airflow: `PaiApprovalOperator`": [
+        "from airflow_provider_pai.operators import PaiApprovalOperator"
+    ],
 }
 """Features in the page's words, and what makes use of them in a DAG."""
 REMEDIES = {
     "`start_from_trigger`": ["needs Airflow 3.3", "Leave it out"],
     "`start_from_trigger` with templates": ["needs Airflow 3.3", "Templates are in labels", "Leave it out"],
     "Start a DAG on new runs: `pai_run_asset`": ["came with Airflow 3.0", "PaiRunSensor(deferrable=True)"],
+    "A person approves in Airflow: `PaiApprovalOperator`": ["came with Airflow 3.1", "approval='Pending'"],
 }
 
 

@@ -186,6 +186,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             small_enough(verdict.to_dict(), what, "Lower max_runs, or select one run.")
             chosen = verdict.run and verdict.run["run_id"]
             self.push_link(context, [run for run in runs if run.run_id == chosen])
+            self.note(self.hook, read=runs, verdict=verdict)
         outcome = "passed" if verdict.passed else "did not pass"
         self.log.info("The gate %s: %s.\n\n%s\n", outcome, verdict.reason, verdict.table())
         if "ti" in context and self.do_xcom_push:  # Airflow 3 skips by an exception, so nothing is returned
@@ -253,6 +254,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         baselines: list[Run] = []
         if any(rule.baseline for rule in rules):
             baselines = self._list(labels=self.baseline_labels, **self.given(["workspace_id"]))
+            self.note(self.hook, read=baselines)
         flow = judge(
             runs,
             rules,

@@ -6,9 +6,11 @@ metric's history where a rule needs more than the run's last values.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -53,10 +55,34 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     baseline_run_ids: list[str]
     checks: list[Check]
 
+    @classmethod
+    def of(cls, given: Verdict | Mapping[str, Any]) -> Verdict:
+        """Return the verdict that a gate pushed, or one that is handed on as it is.
+
+        :raises PaiUsageError: it is something else.
+        """
+        if isinstance(given, Verdict):
+            return given
+        try:
+            return msgspec.convert(given, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise PaiUsageError(
+                f"verdict is not the output of a PaiRunGateOperator: {error}. Write verdict=gate.output; "
+                "a run, or the id of one, is given as runs."
+            ) from None
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plain JSON form that goes to XCom."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
+
+    def digest(self) -> str:
+        """Return a short text that is another one for another run, other values or another outcome.
+
+        What does not decide, such as the run's labels, does not change it.
+        """
+        decides = {**self.to_dict(), "run": self.run and self.run["run_id"]}
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
 
     def table(self) -> str:
         """Return the checks as an aligned table, for the task's log."""

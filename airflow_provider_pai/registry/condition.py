@@ -160,7 +160,7 @@ class VersionCondition(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def runs_in(self, met: Mapping[str, Any]) -> list[Run]:
-        """Return the runs that the task's button opens: none, since a version does not name its run's job."""
+        """Return the runs that were awaited: none, and a version does not name its run's job."""
         return []
 
 

@@ -161,23 +161,22 @@ class PaiRegisterModelVersionOperator(PaiOperator):
             done: Registration = self.hook.client().run(flow(model_id))
             self.push_link(context, [run] if run else [])
         self._log_outcome(model_id, done, metrics, left)
-        result = version_record(self.model_name, model_id, done.version)
+        version = done.version
+        result = version_record(self.model_name, model_id, version)
         result["run_id"] = run.run_id if run else None  # an answer that was lost left the labels out
-        self.tell_outlets(context, {**result, "metrics": metrics_in(metrics)})
+        told = {**result, "metrics": metrics_in(metrics)}
+        self.tell_outlets(context, told)
+        files = [version.uri] if version.uri else []
+        self.note(self.hook, files_read=files, versions=[{**told, "metrics": metrics_in(version.metrics)}])
         return result
 
     def _run(self) -> tuple[Run | None, list[str], str | None]:
         """Return the run that the version comes from, the metrics that were judged, and the gate's reason."""
         if self.verdict is not None:
-            try:
-                verdict = msgspec.convert(self.verdict, Verdict, strict=False)
-            except msgspec.ValidationError as error:
-                raise PaiUsageError(
-                    f"verdict is not the output of a PaiRunGateOperator: {error}. Write verdict=gate.output; "
-                    "a run, or the id of one, is given as runs."
-                ) from None
+            verdict = Verdict.of(self.verdict)
             if not verdict.passed or verdict.run is None:
                 raise PaiUsageError(f"The gate did not pass, so nothing is registered: {verdict.reason}.")
+            self.note(self.hook, verdict=verdict)
             return run_of(verdict.run), [check.metric for check in verdict.checks], verdict.reason
         if self.runs is None:
             return None, [], None
@@ -292,4 +291,6 @@ class PaiSetModelVersionApprovalOperator(PaiOperator):
             f", and was {decision.before}" if decision.changed else " already",
         )
         plain: dict[str, Any] = msgspec.to_builtins(decision)
-        return {"model_id": self.model_id, **plain}
+        result = {"model_id": self.model_id, **plain}
+        self.note(self.hook, versions=[result])
+        return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_pai._base import PaiOperator
 from airflow_provider_pai._compat import AirflowSkipException
@@ -16,6 +16,9 @@ from airflow_provider_pai.registry.condition import (
     read_versions,
 )
 from airflow_provider_pai.waiting.sensor import WaitingSensor
+
+if TYPE_CHECKING:
+    from airflow_provider_pai._compat import Context
 
 __all__ = ["PaiModelVersionSensor"]
 
@@ -104,6 +107,11 @@ class PaiModelVersionSensor(WaitingSensor):
             version_name=self.version_name,
         )
         return self.hook.client().run(flow)
+
+    def tell(self, context: Context, met: Any) -> None:
+        """Let the task's button lead to PAI's console, and note the version for OpenLineage."""
+        super().tell(context, met)
+        self.note(self.hook, versions_read=[met])
 
     def met_by(self, found: ModelVersions) -> dict[str, Any] | None:
         """Return the version once it has the approval, or ``None``."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_pai._compat import PythonDecoratedOperator, task_decorator_factory
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.models import Run
+from airflow_provider_pai.lineage.reports import ReportsLineage
 from airflow_provider_pai.links import PaiRunLink, push_link
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["pai_run_task"]
 ARGUMENT = "pai_run"
 
 
-class PaiRunDecoratedOperator(PythonDecoratedOperator):
+class PaiRunDecoratedOperator(ReportsLineage, PythonDecoratedOperator):
     """Call a Python function while a run is open: its argument ``pai_run``.
 
     Takes what ``@task`` takes, and:
@@ -89,7 +90,9 @@ class PaiRunDecoratedOperator(PythonDecoratedOperator):
                 scope=self.scope,
                 strict=self.strict,
             )
-        push_link(self, context, hook, [Run(run_id=run.run_id, experiment_id=run.experiment_id)])
+        written = [Run(run_id=run.run_id, experiment_id=run.experiment_id)]
+        push_link(self, context, hook, written)
+        self.note(hook, written=written)
         with run:
             return self._call({**context, ARGUMENT: run})
 

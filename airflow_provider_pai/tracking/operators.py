@@ -9,7 +9,7 @@ import msgspec
 
 from airflow_provider_pai._base import PaiOperator, without_later
 from airflow_provider_pai.api.errors import PaiUsageError
-from airflow_provider_pai.api.models import Run, last_values
+from airflow_provider_pai.api.models import Metric, Run, last_values
 from airflow_provider_pai.api.promotion import promote_run
 from airflow_provider_pai.api.query import Labels, RunQuery, parse_labels
 from airflow_provider_pai.api.registration import metrics_document, metrics_in
@@ -105,6 +105,7 @@ class PaiCreateRunOperator(PaiOperator):
     the task ``retries``.
     """
 
+    writes_runs = True
     template_fields: Sequence[str] = (
         *PaiOperator.template_fields,
         *("experiment_id", "name", "labels", "run_params", "source_type", "source_id"),
@@ -151,7 +152,7 @@ class PaiCreateRunOperator(PaiOperator):
             else:
                 given = {"labels": self.labels, "params": self.run_params, **fields}
                 run_id, created = self.hook.create_run(self.experiment_id, **given), True
-            self.push_link(context, [Run(run_id=run_id, experiment_id=self.experiment_id, **source)])
+            self.push_link(context, [Run(run_id=run_id, experiment_id=self.experiment_id, **fields)])
         self.log.info("%s the run %s in %s.", "Created" if created else "Found", run_id, self.experiment_id)
         return run_id
 
@@ -178,6 +179,7 @@ class PaiUpdateRunOperator(PaiOperator):
     :return: the id of the run.
     """
 
+    writes_runs = True
     template_fields: Sequence[str] = (
         *PaiOperator.template_fields,
         *("run_id", "name", "labels", "run_params"),
@@ -213,7 +215,9 @@ class PaiUpdateRunOperator(PaiOperator):
             labels = None if self.labels is None else {**run.labels, **parse_labels(self.labels)}
             params = None if self.run_params is None else {**run.params, **self.run_params}
             self.hook.update_run(self.run_id, name=self.name, labels=labels, params=params)
-            self.push_link(context, [run])
+            written: dict[str, Any] = {"name": self.name, "labels": labels, "params": params}
+            changed = {name: value for name, value in written.items() if value is not None}
+            self.push_link(context, [msgspec.structs.replace(run, **changed)])
         self.log.info("Updated the run %s.", self.run_id)
         return self.run_id
 
@@ -230,6 +234,7 @@ class PaiLogRunMetricsOperator(PaiOperator):
     :return: the id of the run.
     """
 
+    writes_runs = True
     template_fields: Sequence[str] = (*PaiOperator.template_fields, "run_id", "metrics", "step")
     template_fields_renderers = {"metrics": "json"}  # noqa: RUF012 - Airflow's own way
 
@@ -257,7 +262,8 @@ class PaiLogRunMetricsOperator(PaiOperator):
             metrics = {key: _number(key, value, float) for key, value in self.metrics.items()}
             step = None if self.step is None else _number("step", self.step, int)
             self.hook.log_run_metrics(self.run_id, metrics, step=step)
-            self.push_link(context, [Run(run_id=self.run_id)])
+            values = [Metric(key=key, value=value, step=step) for key, value in metrics.items()]
+            self.push_link(context, [Run(run_id=self.run_id, metrics=values)])
         self.log.info("Logged %s to the run %s.", metrics, self.run_id)
         return self.run_id
 
@@ -281,6 +287,7 @@ class PaiPromoteRunOperator(PaiOperator):
         and the run's metrics.
     """
 
+    writes_runs = True
     template_fields: Sequence[str] = (
         *PaiOperator.template_fields,
         *("run_id", "labels", "among", "experiment_id"),
@@ -313,6 +320,7 @@ class PaiPromoteRunOperator(PaiOperator):
             done = self.hook.client().run(promote_run(self.run_id, self.labels, among=among))
             run = self.hook.get_run(self.run_id) if self.outlets else Run(run_id=self.run_id)
             self.push_link(context, [run])
+            self.note(self.hook, written=[Run(run_id=run_id) for run_id in done.demoted_run_ids])
         if done.promoted or done.demoted_run_ids:
             demoted = ", ".join(done.demoted_run_ids) or "no run"
             self.log.info("%s carries %s now; lost by: %s.", done.run_id, done.labels, demoted)

@@ -126,8 +126,8 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
         return small_enough(records, _count(len(records)), "Lower max_runs, or narrow the filters.")
 
     def runs_in(self, met: list[dict[str, Any]]) -> list[Run]:
-        """Return the runs that the task's button opens."""
-        return [Run.from_dict(met[0])]
+        """Return the runs that were awaited; the task's button opens the first."""
+        return [Run.from_dict(record) for record in met]
 
 
 def check_narrow(labels: Any, run_id: Any) -> None:

@@ -130,6 +130,10 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
     def summary(self, met: Any) -> str:
         """Return what was found, for people."""
 
+    def tell(self, context: Context, met: Any) -> None:
+        """Let the task's button lead to what was found, and note it for OpenLineage."""
+        self.push_link(context, self.condition.runs_in(met))
+
     def met_by(self, found: Any) -> Any:
         """Return what goes to XCom once it is enough, or ``None``."""
         return self.condition.met_by(found)
@@ -183,7 +187,7 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
         if event["status"] != "met":
             raise self.failed(event)
         met = event[self.result]
-        self.push_link(context, self.condition.runs_in(met))
+        self.tell(context, met)
         self.log.info("The wait is over with %s.", self.summary(met))
         return met
 
@@ -245,7 +249,7 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
                 self.log.info("%s.", self._progress)
             met = self.met_by(found)
         if met is not None:
-            self.push_link(context, self.condition.runs_in(met))
+            self.tell(context, met)
         return met
 
     def _read_connection(self) -> None:

@@ -104,7 +104,7 @@ class Condition(Protocol):
         """
 
     def runs_in(self, met: Any) -> list[Run]:
-        """Return the runs that the task's button opens."""
+        """Return the runs that were awaited; the task's button opens the first."""
 
 
 class WaitingTrigger(PollingTrigger, BaseTrigger):

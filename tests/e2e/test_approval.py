@@ -1,0 +1,219 @@
+"""A person approves a verdict in Airflow, and only one that they have seen: in real Airflows.
+
+The DAG is the example. The person answers over the REST API, as the page *Required Actions* does. Then a
+run's metrics change, or another run is judged, and the tasks are cleared: Airflow shows what it asked before,
+and the answer to that releases nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from outside import CHECKOUT, SECONDS, LocalPai, local_pai, until
+from standalone import Airflow, running_version, side_by_side
+
+from airflow_provider_pai import api
+
+pytestmark = pytest.mark.timeout(3 * SECONDS)
+
+VERSIONS = ("3.1.0", "3.2.2", "3.3.2")
+EXAMPLE = CHECKOUT / "dags_examples" / "approve_in_airflow.py"
+DAG, MODEL = "pai_approve_in_airflow", "digits"
+SETTINGS = {
+    "CORE__EXECUTOR": "LocalExecutor",
+    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+    "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    "SCHEDULER__JOB_HEARTBEAT_SEC": "1",
+    "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+}
+
+
+@dataclass
+class Answered:
+    """A question to a person, and what came of the answer."""
+
+    dag_run_id: str
+    question: dict[str, Any]
+    states: dict[str, str | None]
+    outcome: Any
+    """What the approval returned."""
+    released: list[str | None]
+    """The runs whose versions are approved afterwards."""
+
+
+@dataclass
+class Story:
+    """What is left of the decisions about some runs."""
+
+    first: str = ""
+    second: str = ""
+    answers: dict[str, Answered] = field(default_factory=dict)
+    versions: list[api.ModelVersion] = field(default_factory=list)
+
+
+class Person:
+    """Somebody who reads what Airflow asks, and answers."""
+
+    def __init__(self, airflow: Airflow, pai: LocalPai) -> None:
+        self.airflow = airflow
+        self.pai = pai
+
+    def asked(self, dag_run_id: str) -> dict[str, Any]:
+        """Wait until the task waits for an answer, and return what it asks."""
+
+        def waits() -> bool:
+            state = self.airflow.states(DAG, dag_run_id).get("ask")
+            assert state not in ("success", "failed", "upstream_failed", "skipped"), state
+            return state in ("deferred", "awaiting_input")
+
+        until(waits, "a question")
+        question: dict[str, Any] = self.airflow.get(self._detail(dag_run_id))
+        return question
+
+    def answer(self, dag_run_id: str, number: int = 0) -> dict[str, Any]:
+        """Choose an option of those that are shown, and return the question."""
+        question = self.asked(dag_run_id)
+        # A person has to read first. Airflow 3.3.2 fails a task that is answered before its scheduler has
+        # heard that the worker is free again, which it has once it has gone around.
+        for _ in range(2):
+            before = self._heartbeat()
+            until(lambda before=before: self._heartbeat() != before, "a heartbeat of the scheduler")
+        body = {"chosen_options": [question["options"][number]], "params_input": {}}
+        self.airflow.call("PATCH", f"{self.airflow.api}/{self._detail(dag_run_id)}", body)
+        return question
+
+    def outcome(self, dag_run_id: str, question: dict[str, Any]) -> Answered:
+        """Wait for the end, and return what came of the answer."""
+        until(lambda: self.airflow.state(DAG, dag_run_id), "the end", every=0.5)
+        states = self.airflow.states(DAG, dag_run_id)
+        outcome = self.airflow.xcom(DAG, dag_run_id, "ask") if states["ask"] == "success" else None
+        approved = [one for one in self.versions() if one.approval_status == "Approved"]
+        return Answered(
+            dag_run_id, question, states, outcome, [one.labels.get("pai_run_id") for one in approved]
+        )
+
+    def clear(self, dag_run_id: str) -> None:
+        """Clear the gate and all that follows, as a person does who wants it judged again."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": dag_run_id,
+            "task_ids": ["gate"],
+            "include_downstream": True,
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        cleared = self.airflow.call("POST", f"{self.airflow.api}/dags/{DAG}/clearTaskInstances", body)
+        assert {one["task_id"] for one in cleared["task_instances"]} == {"gate", "ask", "register"}
+
+    def versions(self) -> list[api.ModelVersion]:
+        """Return the versions that are registered, oldest first."""
+        run = self.pai.client.run
+        models = run(api.list_models(workspace_id=self.pai.workspace_id, name=MODEL))
+        return [version for model in models for version in run(api.list_model_versions(model.model_id))]
+
+    def _heartbeat(self) -> str:
+        health = self.airflow.call("GET", self.airflow.health)
+        return str(health["scheduler"]["latest_scheduler_heartbeat"])
+
+    @staticmethod
+    def _detail(dag_run_id: str) -> str:
+        return f"dags/{DAG}/dagRuns/{dag_run_id}/taskInstances/ask/-1/hitlDetails"
+
+
+def tell(version: str, home: Path, mark: str) -> Story:
+    """Let a person decide in an Airflow of this version."""
+    shutil.copy(EXAMPLE, home / "dags")
+    with local_pai(mark) as pai, running_version(version, home, mark, SETTINGS) as airflow:
+        airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_default"))
+        until(lambda: airflow.has_dags(DAG), "the DAG read")
+        return play(Person(airflow, pai), airflow, pai)
+
+
+def play(person: Person, airflow: Airflow, pai: LocalPai) -> Story:
+    def evaluated(name: str, accuracy: float) -> str:
+        run_id = pai.run(experiment, name)
+        pai.measure(run_id, accuracy=accuracy, log_loss=0.2)
+        pai.label(run_id, is_evaluation="true")
+        return run_id
+
+    experiment = pai.experiment("digits")
+    story = Story(first=evaluated("first", 0.95))
+    # One waits for its answer while the run's metrics change and another run is judged.
+    waiting, approved = airflow.start(DAG), airflow.start(DAG)
+    story.answers["approved"] = person.outcome(approved, person.answer(approved))
+    person.asked(waiting)
+    pai.measure(story.first, accuracy=0.91)
+    person.clear(approved)
+    person.asked(approved)
+    story.second = evaluated("second", 0.97)
+    person.clear(waiting)
+    old = {"other metrics": approved, "other run": waiting}
+    questions = {what: person.answer(dag_run_id) for what, dag_run_id in old.items()}
+    rejected, released = airflow.start(DAG), airflow.start(DAG)
+    story.answers |= {what: person.outcome(old[what], question) for what, question in questions.items()}
+    story.answers["rejected"] = person.outcome(rejected, person.answer(rejected, 1))
+    story.answers["second"] = person.outcome(released, person.answer(released))
+    story.versions = person.versions()
+    return story
+
+
+@pytest.fixture(scope="module")
+def telling(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Story]]]:
+    with side_by_side(tell, VERSIONS, request, tmp_path_factory) as stories:
+        yield stories
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def story(request: pytest.FixtureRequest, telling: dict[str, Future[Story]]) -> Story:
+    return telling[request.param].result()
+
+
+def test_what_is_approved_is_registered_as_approved(story: Story) -> None:
+    answered = story.answers["approved"]
+    assert answered.states == dict.fromkeys(("gate", "ask", "register"), "success")
+    assert answered.released == [story.first]
+    assert answered.outcome["responded_by_user"]["name"] == "admin"
+    assert "approved in Airflow by admin" in (story.versions[0].version_description or "")
+
+
+def test_the_person_sees_the_verdict_and_the_run_that_they_approve(story: Story) -> None:
+    answered = story.answers["approved"]
+    assert story.first in answered.question["options"][0]
+    assert answered.question["subject"] == "Approve first?"
+    body = answered.question["body"]
+    assert body.startswith("Look at the run before it goes into service.\n")
+    assert "| `accuracy` | `>= 0.9` | 0.95 | 0.9 | - | pass |" in body
+
+
+@pytest.mark.parametrize("changed", ["other metrics", "other run"])
+def test_an_answer_to_what_was_asked_before_releases_nothing(story: Story, changed: str) -> None:
+    answered = story.answers[changed]
+    assert "0.95" in answered.question["body"]  # Airflow shows what it asked at first
+    assert story.first in answered.question["options"][0]
+    assert answered.states == {"gate": "success", "ask": "failed", "register": "upstream_failed"}
+    assert answered.released == [story.first]
+    assert [version.metrics for version in story.versions if version.labels["pai_run_id"] == story.first] == [
+        {"Results": [{"Metrics": {"accuracy": 0.95, "log_loss": 0.2}}]}
+    ]
+
+
+def test_what_is_rejected_is_not_released(story: Story) -> None:
+    answered = story.answers["rejected"]
+    assert answered.states == {"gate": "success", "ask": "success", "register": "skipped"}
+    assert (answered.outcome["passed"], answered.outcome["chosen_options"]) == (False, ["Reject"])
+    assert answered.released == [story.first]
+
+
+def test_another_dag_run_asks_about_the_other_run(story: Story) -> None:
+    answered = story.answers["second"]
+    assert story.second in answered.question["options"][0]
+    assert answered.states["register"] == "success"
+    assert answered.released == [story.first, story.second]
