@@ -1,0 +1,102 @@
+"""How Sphinx makes the site: the pages of this repository as they are, and a reference out of the docstrings.
+
+The source directory is the repository, so that each relative link means the same here and where somebody
+reads the page in the repository: `make docs`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the package of this checkout, whichever is installed
+
+from airflow_provider_pai import __version__, get_provider_info  # noqa: E402
+from airflow_provider_pai.connection_form import FIELDS  # noqa: E402
+
+NAVIGATION = {
+    "Start": ["docs/installing", "docs/first-dag", "docs/connection", "docs/credentials", "docs/permissions"],
+    "Use": [
+        *("docs/waiting", "docs/gating", "docs/tracking", "docs/releasing-models", "docs/filesystems"),
+        *("docs/how-to", "docs/examples", "docs/testing", "docs/troubleshooting"),
+    ],
+    "Reference": [
+        *("docs/hook", "docs/reference/operators", "docs/reference/sensors", "docs/reference/triggers"),
+        "docs/reference/gating",
+        *("docs/reference/hook", "docs/reference/settings", "docs/reference/api", "docs/reference/testing"),
+    ],
+    "Background": ["docs/versions", "docs/fidelity", "docs/conformance", "docs/benchmarks"],
+    "Project": ["CHANGELOG", "CONTRIBUTING", "SECURITY", "docs/releasing"],
+}
+"""The pages after README, which is the first one. Sphinx warns of a page that is missing here."""
+
+project = "airflow-provider-pai"
+author = "the contributors of airflow-provider-pai"
+copyright = f"{author}, Apache-2.0"
+release = version = __version__
+
+root_doc = "README"
+include_patterns = ["*.md", "docs/*.md", "docs/reference/*.rst"]
+exclude_patterns = [".*", "airflow_provider_pai", "benchmarks", "demo", "dist", "tests"]  # not walked through
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+
+# --- pages ------------------------------------------------------------------------------------------------
+
+myst_heading_anchors = 4
+# Names of other packages have no page here. What begins with ours must have one.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:(class|obj|data|exc)", r"(?!airflow_provider_pai\b).*"),
+    # in signatures alone: type variables, and records that nobody makes or takes apart
+    ("py:class", r".*\.(AnyConnection|Item|Pair|Paginator|StoredMetric|StoredRun|T)"),
+]
+suppress_warnings = ["misc.highlighting_failure"]  # an example may leave something out: `labels=…`
+
+# --- the reference ----------------------------------------------------------------------------------------
+
+autodoc_default_options = {"members": True}
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 88
+
+# --- how it looks; nothing comes from another host ----------------------------------------------------------
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_additional_pages = {"index": "index.html"}
+templates_path = ["_templates"]
+html_copy_source = False
+html_show_sphinx = False
+html_domain_indices = False
+
+
+def fetch_lazy_names() -> None:
+    """Put the names that a module looks up only when somebody asks for them where autodoc finds them."""
+    for name in ("api", "operators", "triggers"):
+        module = importlib.import_module(f"airflow_provider_pai.{name}")
+        for public in module.__all__:
+            setattr(module, public, getattr(module, public))
+
+
+def complete(app: Any, page: str, content: list[str]) -> None:
+    """Add the navigation to the first page, and fill the tables of the reference."""
+    if page == root_doc:
+        for caption, pages in NAVIGATION.items():
+            listed = "\n".join(f"/{name}" for name in pages)
+            content[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```\n"
+    elif page == "docs/reference/settings":
+        content[0] = app.builder.templates.render_string(
+            content[0], {"provider": get_provider_info(), "fields": FIELDS}
+        )
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Let Sphinx call what is above."""
+    fetch_lazy_names()
+    app.connect("source-read", complete)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
