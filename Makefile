@@ -16,6 +16,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/$(STAMP)
 CHECKS := .venvs/$(NEWEST)
 CELERY := .venvs/distributed
+DOCS   := .venvs/docs
 LOWEST := .venvs/lowest
 ALIPAI := .venvs/alipai
 
@@ -29,7 +30,7 @@ export SCARF_ANALYTICS := false
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui test test-all e2e forms browser distributed mutants lint types bench screenshots
-.PHONY: constraints wheel check-wheel clean
+.PHONY: constraints docs wheel check-wheel clean
 
 help:  ## this list
 	@echo "make TARGET [AIRFLOW=$(AIRFLOW)] [PYTHON=$(PYTHON)]"
@@ -86,6 +87,11 @@ bench: $(CHECKS)/$(STAMP) .venvs/2.10.4/$(STAMP)  ## measure clients and imports
 	@$(CHECKS)/bin/python -m benchmarks.blocking
 	@$(CHECKS)/bin/python -m benchmarks.waiting
 
+# The docstrings are read from the package as it is imported, so that this environment has an Airflow too.
+docs: $(DOCS)/$(STAMP)  ## build the site of the docs into site/, and check all of its links (Python 3.11 or newer)
+	$(DOCS)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs . site
+	@echo "Open site/index.html"
+
 screenshots: browser  ## take docs/images anew, where the tests in the browser pass
 	@$(CHECKS)/bin/uv pip install --quiet --python $(CHECKS)/bin/python pillow
 	$(PICTURED) -k $(NEWEST)
@@ -104,7 +110,7 @@ check-wheel: wheel  ## the wheel alone, with every supported Airflow in an empty
 	$(CHECKS)/bin/python -m pytest -q tests/check_wheel.py
 
 clean:  ## remove what make has made
-	rm -rf .venvs .airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venvs .airflow dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # On top of the newest Airflow, so that its own environment stays what the tests know.
 $(CELERY)/$(STAMP): $(CHECKS)/$(STAMP) constraints/distributed.txt
@@ -113,6 +119,14 @@ $(CELERY)/$(STAMP): $(CHECKS)/$(STAMP) constraints/distributed.txt
 	@$(CHECKS)/bin/uv venv --quiet --python $(CHECKS)/bin/python $(CELERY)
 	@$(CHECKS)/bin/uv pip install --quiet --python $(CELERY)/bin/python \
 	    -r constraints/airflow-$(NEWEST).txt -r constraints/distributed.txt -e .
+	@touch $@
+
+$(DOCS)/$(STAMP): $(CHECKS)/$(STAMP) constraints/docs.txt
+	@echo "==> installing what makes the site of the docs into $(DOCS)"
+	@rm -rf $(DOCS)
+	@$(CHECKS)/bin/uv venv --quiet --python $(CHECKS)/bin/python $(DOCS)
+	@$(CHECKS)/bin/uv pip install --quiet --python $(DOCS)/bin/python \
+	    -r constraints/airflow-$(NEWEST).txt -r constraints/docs.txt -e .
 	@touch $@
 
 # The Airflow is the oldest, which runs on fewer Pythons: PYTHON is checked where that one's environment is made.

@@ -40,7 +40,7 @@ release = version = __version__
 
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "docs/reference/*.rst"]
-exclude_patterns = [".*", "airflow_provider_pai", "benchmarks", "demo", "dist", "tests"]  # not walked through
+exclude_patterns = [".*", "airflow_provider_pai", "benchmarks", "demo", "dist", "site", "tests"]  # not walked through
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 
 # --- pages ------------------------------------------------------------------------------------------------
