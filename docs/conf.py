@@ -16,9 +16,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package of this checkout, whichever is installed
 
-from sphinx.util import logging  # noqa: E402
+from sphinx.util import inspect, logging  # noqa: E402
 
 from airflow_provider_pai import __version__, get_provider_info  # noqa: E402
+from airflow_provider_pai._base import Arguments  # noqa: E402
 from airflow_provider_pai.connection_form import FIELDS  # noqa: E402
 
 NAVIGATION = {
@@ -113,13 +114,21 @@ def complete(app: Any, page: str, content: list[str]) -> None:
         )
 
 
+def signature(app: Any, what: str, name: str, value: Any, *_: Any) -> tuple[str, str] | None:
+    """Return the arguments of a task's ``__init__``; autodoc would show those of ``Arguments.__new__``."""
+    if what != "class" or not issubclass(value, Arguments):
+        return None
+    made = inspect.signature(value.__init__, bound_method=True)
+    return inspect.stringify_signature(made, unqualified_typehints=True, show_return_annotation=False), ""
+
+
 def public_names() -> Iterator[str]:
     """Yield the name of all that a user may import, of the hook's methods, and of what else Airflow loads."""
     provider: dict[str, Any] = get_provider_info()
     listed = [*provider["hooks"], *provider["operators"], *provider["sensors"], *provider["triggers"]]
     for name in [*BESIDE, *(name for each in listed for name in each["python-modules"])]:
         if name.count(".") > 1:
-            continue  # Airflow is told where a class is at home; its users import it from one floor above
+            continue  # where Airflow looks for a class; users import it from one of the other modules
         module = importlib.import_module(name)
         yield from (f"{name}.{public}" for public in module.__all__)
     hook = importlib.import_module("airflow_provider_pai.hooks").PaiHook
@@ -155,6 +164,7 @@ def setup(app: Any) -> dict[str, bool]:
     """Let Sphinx call what is above."""
     fetch_lazy_names()
     app.connect("source-read", complete)
+    app.connect("autodoc-process-signature", signature)
     app.connect("env-check-consistency", check_complete)
     app.connect("build-finished", check_alone)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -326,9 +326,10 @@ def run_script(pai: Any, script: str) -> tuple[int, str]:
     """Run a script in a process of its own that has a run: what it ends with, and what it prints."""
     arguments = [pai.url, pai.add_run("script")]
     done = subprocess.run(
-        # From Python 3.12 on os.fork() warns where threads run, as they do here.
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SCRIPT + textwrap.dedent(script), *arguments],
+        [sys.executable, "-c", SCRIPT + textwrap.dedent(script), *arguments],
         capture_output=True, text=True, timeout=60, check=False,
+        # From Python 3.12 on os.fork() warns where threads run, as they do here.
+        env={**os.environ, "PYTHONWARNINGS": "ignore::DeprecationWarning"},
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
