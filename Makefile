@@ -30,7 +30,7 @@ export SCARF_ANALYTICS := false
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui test test-all e2e forms browser distributed mutants lint types bench screenshots
-.PHONY: constraints docs wheel check-wheel clean
+.PHONY: constraints docs pythons wheel check-wheel clean
 
 help:  ## this list
 	@echo "make TARGET [AIRFLOW=$(AIRFLOW)] [PYTHON=$(PYTHON)]"
@@ -48,6 +48,13 @@ test: $(READY) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and type
 
 test-all: $(KNOWN:%=.venvs/%/$(STAMP)) $(LOWEST)/$(STAMP) $(ALIPAI)/$(STAMP)  ## the same tests on every supported Airflow, and one table
 	@$(CHECKS)/bin/python -m tests.matrix $(KNOWN)
+
+# The oldest Python with the oldest Airflow, and the newest one that the tests have run on with the newest.
+PYTHONS := 3.10-with-2.10.4 3.13-with-$(NEWEST)
+
+pythons: $(PYTHONS:%=.venvs/python%/.made)  ## all tests on the oldest and the newest Python, which must be installed (20 min)
+	@failed=0; for each in $(PYTHONS); do echo "==> Python $$each"; \
+	    .venvs/python$$each/bin/python -m pytest -q -n 2 --dist worksteal || failed=1; done; exit $$failed
 
 E2E := $(NEWEST) 3.2.2 3.1.0 2.10.4
 
@@ -119,6 +126,14 @@ $(CELERY)/$(STAMP): $(CHECKS)/$(STAMP) constraints/distributed.txt
 	@$(CHECKS)/bin/uv venv --quiet --python $(CHECKS)/bin/python $(CELERY)
 	@$(CHECKS)/bin/uv pip install --quiet --python $(CELERY)/bin/python \
 	    -r constraints/airflow-$(NEWEST).txt -r constraints/distributed.txt -e .
+	@touch $@
+
+.venvs/python%/.made: pyproject.toml | $(CHECKS)/$(STAMP)
+	@echo "==> installing into $(@D)"
+	@rm -rf $(@D)
+	@$(CHECKS)/bin/uv venv --quiet --python $(firstword $(subst -with-, ,$*)) $(@D)
+	@$(CHECKS)/bin/uv pip install --quiet --python $(@D)/bin/python \
+	    -r constraints/airflow-$(lastword $(subst -with-, ,$*)).txt -e .
 	@touch $@
 
 $(DOCS)/$(STAMP): $(CHECKS)/$(STAMP) constraints/docs.txt
