@@ -46,8 +46,8 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     :param labels: labels every awaited run must carry; a run may be labelled long after it was created. Give
         them, or ``run_id`` with ``metrics`` or labels: ``PaiRunSensor(run_id=train.output, labels=…)``.
     :param min_runs: how many such runs to wait for; templated. 1, or all that ``run_id`` names.
-    :param max_runs: at most so many are pushed, the first in ``order_by``; templated. 100, or ``min_runs``
-        where that is more.
+    :param max_runs: how many runs to push at most, the first in ``order_by``; templated. 100, or
+        ``min_runs`` if that is more.
     :param metrics: only runs count whose last values meet these rules, ``{"accuracy": ">= 0.9"}``; templated.
     :param fault_tolerance: how many failed polls in a row fail the task, in every mode: 1 means the first
         one does. A poll that failed (throttled, 5xx, no answer, no JSON; each has been tried again already)
@@ -60,14 +60,14 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
     :param start_from_trigger: let the triggerer start the task too, with ``deferrable``, where it is not
         mapped. Needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do. Takes no other task's output.
     :return: ``[run.to_dict(), …]``, the runs that were there when the wait ended.
-    :raises PaiUsageError: when the DAG is parsed: filters, bounds or rules that cannot be meant, a
+    :raises PaiUsageError: when the DAG is parsed: filters, bounds or rules that make no sense, a
         ``start_from_trigger`` that this Airflow lacks, or parameters that contradict each other.
 
     **Example.** A DAG run of 2025-10-20 waits with ``labels="is_evaluation:true"``,
     ``created_after=midnight()`` (:mod:`airflow_provider_pai.windows`), ``poke_interval=60`` and
     ``timeout=3600``. The task starts at 14:00:00 and asks at once. A run created at 09:00 that day is
     labelled at 14:30:20: the poll at 14:31:00 or before finds it. A run of the 19th that is labelled on the
-    20th never counts, since it was created before the window. Without any, the task times out at 15:00:00.
+    20th never counts, since it was created before the window. If no run matches, it times out at 15:00:00.
 
     **In every mode the same.** A timeout is an ``AirflowSensorTimeout``, or a skip with ``soft_fail``.
     ``execution_timeout`` bounds a deferred wait as it bounds one in poke mode, with Airflow's retries. What
@@ -141,7 +141,7 @@ class PaiRunSensor(RunFilterOperator, BaseSensorOperator):
         return RunCondition.of(**self.given(QUESTION))
 
     def execute(self, context: Context) -> Any:
-        """Wait: in this worker, or after one look in the triggerer."""
+        """Wait: in this worker; or ask once, and then wait in the triggerer."""
         from airflow_provider_pai.api import PaiError, PaiUsageError
 
         try:

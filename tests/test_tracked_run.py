@@ -466,7 +466,7 @@ def test_a_value_that_is_no_number_and_a_second_run_of_the_same_are_refused(pai:
                 run.log_metrics({"a": value})
         with pytest.raises(PaiUsageError, match="whole number"):
             run.log_metrics({"a": 1}, step=1.5)
-        with pytest.raises(PaiUsageError, match="tracked here already"):
+        with pytest.raises(PaiUsageError, match="open already in this process"):
             PaiHook().track("e", key="k")
     with PaiHook().track("e", key="k"):
         pass
