@@ -16,6 +16,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/$(STAMP)
 CHECKS := .venvs/$(NEWEST)
 CELERY := .venvs/distributed
+DOCS   := .venvs/docs
 LOWEST := .venvs/lowest
 ALIPAI := .venvs/alipai
 
@@ -29,7 +30,7 @@ export SCARF_ANALYTICS := false
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui test test-all e2e forms browser distributed mutants lint types bench screenshots
-.PHONY: constraints wheel check-wheel clean
+.PHONY: constraints docs pythons wheel check-wheel clean
 
 help:  ## this list
 	@echo "make TARGET [AIRFLOW=$(AIRFLOW)] [PYTHON=$(PYTHON)]"
@@ -47,6 +48,13 @@ test: $(READY) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and type
 
 test-all: $(KNOWN:%=.venvs/%/$(STAMP)) $(LOWEST)/$(STAMP) $(ALIPAI)/$(STAMP)  ## the same tests on every supported Airflow, and one table
 	@$(CHECKS)/bin/python -m tests.matrix $(KNOWN)
+
+# The oldest Python with the oldest Airflow, and the newest one that the tests have run on with the newest.
+PYTHONS := 3.10-with-2.10.4 3.13-with-$(NEWEST)
+
+pythons: $(PYTHONS:%=.venvs/python%/.made)  ## all tests on the oldest and the newest Python, which must be installed (20 min)
+	@failed=0; for each in $(PYTHONS); do echo "==> Python $$each"; \
+	    .venvs/python$$each/bin/python -m pytest -q -n 2 --dist worksteal || failed=1; done; exit $$failed
 
 E2E := $(NEWEST) 3.2.2 3.1.0 2.10.4
 
@@ -86,6 +94,11 @@ bench: $(CHECKS)/$(STAMP) .venvs/2.10.4/$(STAMP)  ## measure clients and imports
 	@$(CHECKS)/bin/python -m benchmarks.blocking
 	@$(CHECKS)/bin/python -m benchmarks.waiting
 
+# The docstrings are read from the package as it is imported, so that this environment has an Airflow too.
+docs: $(DOCS)/$(STAMP)  ## build the site of the docs into site/, and check all of its links (Python 3.11 or newer)
+	$(DOCS)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs . site
+	@echo "Open site/index.html"
+
 screenshots: browser  ## take docs/images anew, where the tests in the browser pass
 	@$(CHECKS)/bin/uv pip install --quiet --python $(CHECKS)/bin/python pillow
 	$(PICTURED) -k $(NEWEST)
@@ -104,7 +117,7 @@ check-wheel: wheel  ## the wheel alone, with every supported Airflow in an empty
 	$(CHECKS)/bin/python -m pytest -q tests/check_wheel.py
 
 clean:  ## remove what make has made
-	rm -rf .venvs .airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venvs .airflow dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # On top of the newest Airflow, so that its own environment stays what the tests know.
 $(CELERY)/$(STAMP): $(CHECKS)/$(STAMP) constraints/distributed.txt
@@ -113,6 +126,22 @@ $(CELERY)/$(STAMP): $(CHECKS)/$(STAMP) constraints/distributed.txt
 	@$(CHECKS)/bin/uv venv --quiet --python $(CHECKS)/bin/python $(CELERY)
 	@$(CHECKS)/bin/uv pip install --quiet --python $(CELERY)/bin/python \
 	    -r constraints/airflow-$(NEWEST).txt -r constraints/distributed.txt -e .
+	@touch $@
+
+.venvs/python%/.made: pyproject.toml | $(CHECKS)/$(STAMP)
+	@echo "==> installing into $(@D)"
+	@rm -rf $(@D)
+	@$(CHECKS)/bin/uv venv --quiet --python $(firstword $(subst -with-, ,$*)) $(@D)
+	@$(CHECKS)/bin/uv pip install --quiet --python $(@D)/bin/python \
+	    -r constraints/airflow-$(lastword $(subst -with-, ,$*)).txt -e .
+	@touch $@
+
+$(DOCS)/$(STAMP): $(CHECKS)/$(STAMP) constraints/docs.txt
+	@echo "==> installing what makes the site of the docs into $(DOCS)"
+	@rm -rf $(DOCS)
+	@$(CHECKS)/bin/uv venv --quiet --python $(CHECKS)/bin/python $(DOCS)
+	@$(CHECKS)/bin/uv pip install --quiet --python $(DOCS)/bin/python \
+	    -r constraints/airflow-$(NEWEST).txt -r constraints/docs.txt -e .
 	@touch $@
 
 # The Airflow is the oldest, which runs on fewer Pythons: PYTHON is checked where that one's environment is made.

@@ -35,14 +35,14 @@ QUESTION = (*FILTERS, "min_runs", "max_runs", "metrics")
 LABELS = ("labels", "among", "baseline_labels")
 DICTS = (*LABELS, "metrics", "run_params", "verdict")
 AS_TEXT = "text:"
-"""What begins so is no Python value, so that native rendering leaves it alone."""
+"""A text that begins with it is not a Python value, so native rendering leaves it as it is."""
 LABEL_OF_NONE = re.compile(r":\s*None\s*(?:,|$)")
 
 
 class Arguments:
-    """The arguments of a task or a trigger, which mean the same however they came.
+    """The arguments of a task or a trigger. A constant, a template and a task's output mean the same.
 
-    An argument that was given must not turn out to be nothing: without it a question would ask for any run.
+    An argument that was given must not become ``None``: the query would then match any run.
     """
 
     _passed_as_none: frozenset[str] = frozenset()
@@ -91,7 +91,7 @@ class Arguments:
     def check_rendered(self) -> None:
         """Refuse what templates and other tasks must not bring.
 
-        :raises PaiUsageError: with the argument's name, and what came.
+        :raises PaiUsageError: with the argument's name, and its value.
         """
         for name in (*self._written, *self._given_as_none()):
             value = getattr(self, name)
@@ -106,13 +106,13 @@ class Arguments:
     def given(self, names: Iterable[str]) -> dict[str, Any]:
         """Return those of the arguments that were given, as they are once templates are rendered.
 
-        :raises PaiUsageError: one that was given came as nothing.
+        :raises PaiUsageError: one that was given became ``None`` or empty.
         """
         self.check_rendered()
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def _given_as_none(self) -> Iterable[str]:
-        """Return which arguments were given, and are ``None`` all the same."""
+        """Return which arguments were given as ``None``."""
         return ()
 
 
@@ -135,9 +135,9 @@ class PaiOperator(ReportsLineage, Arguments, BaseOperator):
         self.region = region
 
     def check_parsed(self) -> None:
-        """Refuse, when the DAG is parsed, what cannot be meant: the last line of every constructor.
+        """Refuse, when the DAG is parsed, what makes no sense: the last line of every constructor.
 
-        What only the running task knows is checked before it executes.
+        Values that only the running task knows are checked before it executes.
         """
         with self.refusing():
             self._check_parameters()
@@ -152,7 +152,7 @@ class PaiOperator(ReportsLineage, Arguments, BaseOperator):
                     _check(name, value)
 
     def _check_parameters(self) -> None:
-        """Refuse what only this kind of task can tell to be wrong."""
+        """Refuse what is wrong for this kind of task."""
 
     def known(self, names: Iterable[str]) -> dict[str, Any]:
         """Return those arguments that are known when the DAG is parsed."""
@@ -161,7 +161,9 @@ class PaiOperator(ReportsLineage, Arguments, BaseOperator):
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """Raise what is refused, in a mapped task, which its worker makes, so that Airflow does not retry it.
+        """Raise what is refused.
+
+        A worker makes a mapped task: there the error is one that Airflow does not retry.
 
         :raises PaiUsageError: when the DAG is parsed.
         """

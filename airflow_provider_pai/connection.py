@@ -264,7 +264,7 @@ def _address(written: str, port: int | None, place: str, extra: Mapping[str, Any
     scheme = parts.scheme or ("http" if loopback else "https")
     if scheme == "http" and not loopback and not _is_true(extra.get("allow_http")):
         raise PaiConfigurationError(
-            f"{place} would have its key sent unencrypted to {name!r}. Write https:// in it, or set "
+            f"{place} would send the key unencrypted to {name!r}. Write https:// in it, or set "
             "allow_http in the connection's extras if that network is safe."
         )
     host = f"[{name}]" if ":" in name else name
@@ -320,8 +320,8 @@ def _known(region: str | None, connection: AnyConnection) -> str:
         near = difflib.get_close_matches(region, REGIONS, n=1)
         advice = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(REGIONS)}."
         raise PaiConfigurationError(
-            f"This provider knows no region {region!r}. {advice} For a new region enter its endpoint, "
-            f"https://aiworkspace.{region}.aliyuncs.com, as the host of {connection.conn_id!r}."
+            f"This provider does not know the region {region!r}. {advice} For a new region enter its "
+            f"endpoint, https://aiworkspace.{region}.aliyuncs.com, as the host of {connection.conn_id!r}."
         )
     return region
 

@@ -43,6 +43,6 @@ def _name_of(hook: Hook, workspace_id: str | None) -> str:
         raise api.PaiConfigurationError(
             f"PAI answers, but the workspace {workspace_id} is not among those this key may see: "
             f"{', '.join(f'{name} ({id_})' for id_, name in names.items()) or 'none'}. Correct the "
-            "workspace ID in the connection, or have the key's user added to it."
+            "workspace ID in the connection, or have the key's user added to that workspace."
         )
     return f"workspace {names[workspace_id]!r} ({workspace_id})"

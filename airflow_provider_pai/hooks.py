@@ -43,7 +43,7 @@ class PaiHook(RegistryMethods, BaseHook):
 
     What it returns are records with attributes, such as :class:`~airflow_provider_pai.api.models.Run`. XCom
     holds plain JSON, so a task returns ``[run.to_dict() for run in PaiHook().list_runs(…)]``, which is what
-    the operators and the sensor push. A task that returns a record itself fails, and is told so.
+    the operators and the sensor push. A task that returns a record itself fails, and the error says so.
 
     :param pai_conn_id: a connection of type ``pai``, or of type ``alibaba_cloud`` with a region.
     :param region: overrides the connection's region; refused where the connection names a host instead.
@@ -226,7 +226,7 @@ class PaiHook(RegistryMethods, BaseHook):
 
         In this hook's workspace, or the default one. Tasks that do this at the same time get the same id. An
         experiment that exists stays as it is: ``artifact_uri``, ``accessibility`` and ``labels`` are for a
-        new one. Should PAI hold several of the name, the oldest one is meant. Where PAI shows a new
+        new one. If PAI has several of that name, this returns the oldest. Where PAI shows a new
         experiment late, this waits for up to a minute.
         """
         given: dict[str, Any] = {"artifact_uri": artifact_uri, "accessibility": accessibility}
@@ -258,14 +258,14 @@ class PaiHook(RegistryMethods, BaseHook):
     ) -> TrackedRun:
         """Open a run that this task writes to: ``with PaiHook().track("digits") as run: run.log_metrics(…)``.
 
-        The experiment is found by its name, or created; a task that runs again finds its run again. Where it
-        comes from stands in its params, how it ended in the label ``airflow_state``, and its id in XCom under
+        The experiment is found by its name, or created; a task that runs again finds its run again. The run's
+        params say where it comes from, and its label ``airflow_state`` how it ended. Its id is in XCom under
         ``pai_run_id``.
 
         :param name: the run's name, by default the task's.
         :param scope: ``dag_run`` for one run that all tasks of a DAG run write to.
-        :param key: outside a task: what to find the run again by.
-        :param strict: fail the task where logged values could not be delivered; else the log tells them.
+        :param key: a text by which the next call finds the run again. Needed outside a task.
+        :param strict: fail the task if logged values could not be delivered; else the log says how many.
         :raises PaiUsageError: what PAI would refuse, before anything is written.
         """
         from airflow_provider_pai.tracking.start import start

@@ -67,7 +67,7 @@ def push_link(task: Any, context: Any, hook: Any, runs: Sequence[Run]) -> None:
         setattr(task, LINK_KEY, url)
         if "ti" in context:  # not where somebody calls execute({}) to try a task out
             context["ti"].xcom_push(LINK_KEY, url)
-    except Exception:  # it only decorates
+    except Exception:  # a button must not fail a task
         task.log.warning("The task gets no PAI button.", exc_info=True)
 
 

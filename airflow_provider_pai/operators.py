@@ -64,8 +64,8 @@ class PaiListRunsOperator(RunFilterOperator):
     Takes the filters of :class:`~airflow_provider_pai._base.RunFilterOperator`, and:
 
     :param verbose: False leaves labels, params and metrics out, unless labels are asked for.
-    :param page_size: runs a request asks for; templated.
-    :param max_runs: list at most the first so many in the order of ``order_by``: the oldest, by default.
+    :param page_size: how many runs one request asks for; templated.
+    :param max_runs: list at most this many, the first in ``order_by``: the oldest ones, by default.
         ``order_by="GmtCreateTime DESC"`` lists the newest. If more runs match, the log says so. Templated.
     :param output_path: write the runs there as JSON Lines instead, to any path Airflow's object storage
         knows (``oss://pai_default@bucket/runs.jsonl``, ``file:///…``); templated. If writing fails, nothing
@@ -114,7 +114,7 @@ class PaiListRunsOperator(RunFilterOperator):
             asked: dict[str, Any] = {
                 "verbose": self.verbose,
                 "page_size": _number(self.page_size),
-                # One more than is pushed: it tells whether more runs match.
+                # One more than is pushed: if it comes, more runs match.
                 "max_runs": most + 1 if type(most) is int and most > 0 else most,
                 **self.filters(),
             }
@@ -168,7 +168,7 @@ class PaiListRunsOperator(RunFilterOperator):
         return {"path": output_path, "count": count}
 
     def _remove_half(self, path: Any) -> None:
-        """Remove what was written before an error: it must not pass for a list. The error is not hidden."""
+        """Remove what was written before an error, which nobody must take for a list. The error stays."""
         try:
             if not getattr(path.fs, "whole_or_not_at_all", False):
                 path.unlink(missing_ok=True)

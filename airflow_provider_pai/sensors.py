@@ -28,18 +28,18 @@ class PaiRunSensor(RunFilterOperator, WaitingSensor):
     :param labels: labels every awaited run must carry; a run may be labelled long after it was created. Give
         them, or ``run_id`` with ``metrics`` or labels: ``PaiRunSensor(run_id=train.output, labels=…)``.
     :param min_runs: how many such runs to wait for; templated. 1, or all that ``run_id`` names.
-    :param max_runs: at most so many are pushed, the first in ``order_by``; templated. 100, or ``min_runs``
-        where that is more.
+    :param max_runs: how many runs to push at most, the first in ``order_by``; templated. 100, or
+        ``min_runs`` if that is more.
     :param metrics: only runs count whose last values meet these rules, ``{"accuracy": ">= 0.9"}``; templated.
     :return: ``[run.to_dict(), …]``, the runs that were there when the wait ended.
-    :raises PaiUsageError: when the DAG is parsed: filters, bounds or rules that cannot be meant, or
-        parameters that contradict each other.
+    :raises PaiUsageError: when the DAG is parsed: filters, bounds or rules that make no sense, or parameters
+        that contradict each other.
 
     **Example.** A DAG run of 2025-10-20 waits with ``labels="is_evaluation:true"``,
     ``created_after=midnight()`` (:mod:`airflow_provider_pai.windows`), ``poke_interval=60`` and
     ``timeout=3600``. The task starts at 14:00:00 and asks at once. A run created at 09:00 that day is
     labelled at 14:30:20: the poll at 14:31:00 or before finds it. A run of the 19th that is labelled on the
-    20th never counts, since it was created before the window. Without any, the task times out at 15:00:00.
+    20th never counts, since it was created before the window. If no run matches, it times out at 15:00:00.
     """
 
     question = QUESTION

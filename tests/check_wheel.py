@@ -9,6 +9,8 @@ from __future__ import annotations
 import email
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -69,12 +71,19 @@ def package() -> set[str]:
     return set(listed.stdout.split())
 
 
+def examples() -> set[str]:
+    """The files of the example DAGs in the checkout."""
+    return {str(path.relative_to(CHECKOUT)) for path in CHECKOUT.glob("dags_examples/*.py")}
+
+
 def test_the_wheel_holds_the_package_and_its_metadata_and_nothing_else() -> None:
     with zipfile.ZipFile(only("*.whl")) as wheel:
         names = content(wheel.namelist(), f"{PACKAGE}-{VERSION}.dist-info")
         metadata = email.message_from_bytes(wheel.read(f"{PACKAGE}-{VERSION}.dist-info/METADATA"))
     assert f"{PACKAGE}/py.typed" in names
-    assert names == package() | {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
+    shipped = {name.replace("dags_examples", f"{PACKAGE}/example_dags") for name in examples()}
+    metadata_files = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
+    assert names == package() | shipped | metadata_files
     assert (metadata["Name"], metadata["Version"]) == ("airflow-provider-pai", VERSION)
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("Provides-Extra") == ["credentials", "oss"]
@@ -83,7 +92,8 @@ def test_the_wheel_holds_the_package_and_its_metadata_and_nothing_else() -> None
 def test_the_sdist_holds_what_the_wheel_is_built_from_and_nothing_else() -> None:
     with tarfile.open(only("*.tar.gz")) as sdist:
         names = content([member.name for member in sdist if member.isfile()], f"{PACKAGE}-{VERSION}")
-    assert names == package() | {"LICENSE", "README.md", "PKG-INFO", "pyproject.toml", ".gitignore"}
+    beside = {"LICENSE", "README.md", "PKG-INFO", "hatch_build.py", "pyproject.toml", ".gitignore"}
+    assert names == package() | examples() | beside
 
 
 class Alone:
@@ -119,11 +129,15 @@ class Alone:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def look(self) -> dict[str, Any]:
+    def look(self, examples: list[Path]) -> dict[str, Any]:
         """Validate the metadata, import every example DAG, and tell what came of it."""
-        examples = sorted(CHECKOUT.glob("dags_examples/*.py"))
         told: dict[str, Any] = json.loads(self.run("python", "-c", LOOK, *examples).splitlines()[-1])
         return told
+
+    def examples(self) -> list[Path]:
+        """Copy the examples of the wheel into a folder, as its user would."""
+        self.run("python", "-m", f"{PACKAGE}.example_dags", "dags")
+        return sorted((self._folder / "dags").iterdir())
 
     def providers(self) -> dict[str, str]:
         """What `airflow providers list` shows, by package."""
@@ -131,10 +145,46 @@ class Alone:
         return {row["package_name"]: row["version"].strip() for row in json.loads(rows)}
 
 
+RELATIVE = re.compile(r"\]\((?!https?://|#)")
+
+
+def description(wheel: Path) -> str:
+    """The text that a package index shows."""
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = [name for name in opened.namelist() if name.endswith("/METADATA")]
+        return str(email.message_from_bytes(opened.read(name)).get_payload(decode=True), "utf-8")
+
+
+def test_an_index_shows_the_readme_without_a_link_that_leads_nowhere() -> None:
+    readme = (CHECKOUT / "README.md").read_text("utf-8")
+    shown = description(only("*.whl"))
+    assert RELATIVE.search(readme)
+    assert not RELATIVE.search(shown)
+    assert shown.splitlines()[0] == readme.splitlines()[0]
+
+
+def test_once_the_repository_has_an_address_the_links_lead_there(tmp_path: Path) -> None:
+    home = "https://example.com/pai/provider"
+    for name in package() | examples() | {"LICENSE", "README.md", "hatch_build.py"}:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(CHECKOUT / name, tmp_path / name)
+    project = (CHECKOUT / "pyproject.toml").read_text("utf-8")
+    (tmp_path / "pyproject.toml").write_text(f'{project}\n[project.urls]\nRepository = "{home}"\n')
+    built = [UV, "build", "--quiet", "--wheel", "--out-dir", tmp_path / "dist", tmp_path]
+    subprocess.run(built, check=True, timeout=SECONDS)
+    (wheel,) = tmp_path.glob("dist/*.whl")
+    shown = description(wheel)
+    assert not RELATIVE.search(shown)
+    assert f"({home}/blob/HEAD/docs/waiting.md" in shown
+    assert f"({home}/raw/HEAD/docs/images/connection.png)" in shown
+
+
 @pytest.mark.parametrize("airflow", AIRFLOWS)
 def test_the_wheel_works_alone_beside(airflow: str, tmp_path: Path) -> None:
     alone = Alone(airflow, tmp_path)
-    told = alone.look()
+    copied = alone.examples()
+    assert {f"dags_examples/{path.name}" for path in copied} == examples()
+    told = alone.look(copied)
     assert told["airflow"] == airflow
     assert Path(told["from"]).is_relative_to(tmp_path)
     assert "pip install 'airflow-provider-pai[oss]'" in told["oss"]

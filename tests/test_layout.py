@@ -32,7 +32,7 @@ FLOORS = [
     ["api.operations", "api.experiments", "api.model_versions", "api.registry"],
     ["api.client", "api.metrics", "api.promotion", "api.registration"],
     ["api"],
-    ["connection_form", "windows"],
+    ["connection_form", "example_dags", "example_dags.__main__", "windows"],
     [
         "connection",
         "_compat",
@@ -233,6 +233,14 @@ def test_everything_the_api_exports_is_there():
         )
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         api.Nothing  # noqa: B018
+
+
+def test_the_classifiers_name_every_python_that_an_airflow_admits():
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    heads = [path.read_text("utf-8").splitlines()[0] for path in ROOT.glob("constraints/airflow-*.txt")]
+    admitted = {version for head in heads for version in re.findall(r"\b3\.\d\d\b", head)}
+    assert set(re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)) == admitted
+    assert f'requires-python = ">={min(admitted)}"' in project
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version():

@@ -348,6 +348,8 @@ def run_script(pai: Any, script: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT + textwrap.dedent(script), *arguments],
         capture_output=True, text=True, timeout=60, check=False,
+        # From Python 3.12 on os.fork() warns where threads run, as they do here.
+        env={**os.environ, "PYTHONWARNINGS": "ignore::DeprecationWarning"},
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
@@ -484,7 +486,7 @@ def test_a_value_that_is_no_number_and_a_second_run_of_the_same_are_refused(pai:
                 run.log_metrics({"a": value})
         with pytest.raises(PaiUsageError, match="whole number"):
             run.log_metrics({"a": 1}, step=1.5)
-        with pytest.raises(PaiUsageError, match="tracked here already"):
+        with pytest.raises(PaiUsageError, match="open already in this process"):
             PaiHook().track("e", key="k")
     with PaiHook().track("e", key="k"):
         pass

@@ -160,7 +160,7 @@ class RenewableSource(CredentialSource, Protocol):
     """A source that may return a new credential where PAI no longer accepts the old one."""
 
     def replace(self, refused: AnyCredential) -> AnyCredential:
-        """Return another credential than ``refused``, if there is one. Raises what :meth:`get` raises."""
+        """Return another credential than ``refused``, if there is one. Raises what ``get`` raises."""
         ...
 
 

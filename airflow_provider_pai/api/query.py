@@ -185,8 +185,9 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gmt_create_time < created_before``. Without ``workspace_id`` PAI
     answers for the default workspace. ``verbose`` says whether runs come with labels, params and metrics.
 
-    Labels and times may have every form of :func:`parse_labels` and :func:`parse_time`. They are kept as a
-    sorted dict and in UTC, and run ids as a tuple without repeats, so that equal queries are equal objects.
+    Labels may be a dict or ``"key:value,key:value"``, and times ``datetime`` objects or ISO 8601 texts. They
+    are kept as a sorted dict and in UTC, and run ids as a tuple without repeats, so that equal queries are
+    equal objects.
 
     :raises PaiUsageError: a condition that cannot be asked. The text says what to write instead.
     """

@@ -267,7 +267,7 @@ class OssFileSystem(OSSFileSystem):  # type: ignore[misc]
     put_file = AbstractFileSystem.put_file
 
     def open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        """Open an object; see ``fsspec``. One that is written in text, or compressed, is whole or not too."""
+        """Open an object; see ``fsspec``. Text and compressed objects too are written whole or not at all."""
         if "r" in mode or ("b" in mode and not kwargs.get("compression")):
             return super().open(path, mode, **kwargs)
         layers: dict[str, Any] = {

@@ -35,7 +35,7 @@ CANNOT_SKIP = (
 class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
     """Let the DAG continue only if runs are good enough, and say why.
 
-    Takes the filters of :class:`~airflow_provider_pai._base.RunFilterOperator` but ``order_by``, and the
+    Takes the filters of :class:`~airflow_provider_pai._base.RunFilterOperator` except ``order_by``, and the
     following. All are templated.
 
     :param metrics: what the metrics must be, ``{"accuracy": ">= 0.9", "loss": "< baseline * 0.95"}``; the
@@ -129,7 +129,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             self._rules(written)
 
     def _check_settings(self, later: Callable[[Any], bool] = lambda _: False) -> None:
-        """Refuse settings that cannot be meant, but those that only the running task knows."""
+        """Refuse settings that make no sense, except those that only the running task knows."""
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices and not later(value):

@@ -65,8 +65,8 @@ class RegistryMethods(RunsFlows):
 
         In this hook's workspace, or the default one. Tasks that do this at the same time get the same id. A
         model that exists stays as it is: ``labels`` and the fields of :meth:`create_model` are for a new one.
-        Should PAI hold several of the name, the oldest one is meant. Where PAI shows a new model late, this
-        waits for up to a minute.
+        If PAI has several of that name, this returns the oldest. Where PAI shows a new model late, this waits
+        for up to a minute.
         """
         make = functools.partial(api.get_or_create_model, name, labels=labels, **fields)
         return self._in_workspace(make, workspace_id)

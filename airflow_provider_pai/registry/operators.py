@@ -51,13 +51,13 @@ class PaiRegisterModelVersionOperator(PaiOperator):
 
     :param model_name: the model's name.
     :param uri: where its files are: ``https://…``, ``oss://bucket.oss-cn-hangzhou.aliyuncs.com/key``, or a
-        path of Airflow's object storage, ``oss://conn@bucket/key``, whose connection tells the endpoint.
+        path of Airflow's object storage, ``oss://conn@bucket/key``, whose connection has the endpoint.
     :param verdict: the output of a :class:`~airflow_provider_pai.gating.gate.PaiRunGateOperator`: the version
         comes from the run that the gate chose. If the gate did not pass, this task fails.
     :param runs: instead of a verdict, the run that the version comes from: another task's output or a run
         id. There has to be exactly one.
     :param approval: ``Pending``, or ``Approved`` or ``Rejected`` at once.
-    :param version_name: such as ``1.0.0``; without it PAI counts: 0.1.0, 0.2.0.
+    :param version_name: such as ``1.0.0``; without it PAI counts up: 0.1.0, 0.2.0.
     :param version_description: by default the gate's reason.
     :param format_type: such as TorchScript, SavedModel or ONNX.
     :param framework_type: such as Pytorch or TensorFlow.

@@ -108,7 +108,10 @@ class PaiRunDecoratedOperator(ReportsLineage, PythonDecoratedOperator):
         )
         kept = {name: value for name, value in given.items() if isinstance(value, (str, int, float, bool))}
         if left := [name for name in given if name not in kept and given[name] is not None]:
-            self.log.info("Not kept as params of the run, since they are no scalars: %s.", ", ".join(left))
+            self.log.info(
+                "Not kept as params of the run, which are texts, numbers, true or false: %s.",
+                ", ".join(left),
+            )
         return kept
 
 

@@ -97,7 +97,7 @@ class PaiCreateRunOperator(PaiOperator):
     :param source_id: the id of that job.
     :param reuse: find the run again that this task has created before, in an earlier try or before it was
         cleared, in the connection's workspace; that run gets the labels and the params, and keeps its others.
-        So no answer of PAI's that is lost makes a second run. The run's params say where it comes from, as
+        So a lost answer of PAI does not lead to a second run. The run's params say where it comes from, as
         those of a tracked run do (docs/tracking.md). Not templated.
     :return: the id of the run. Without ``reuse``, a retry creates another run.
 

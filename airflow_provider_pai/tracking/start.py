@@ -36,7 +36,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def origin_of(context: Mapping[str, Any], scope: str = "task") -> Origin:
-    """Return what a task of Airflow's is.
+    """Return the origin of a run that a task of Airflow makes.
 
     :param scope: ``task`` for a run of this task, ``dag_run`` for one that all tasks of the DAG run share.
     """
@@ -86,11 +86,11 @@ def start(
     elif context is not None:
         origin = origin_of(context, scope)
     else:
-        raise PaiUsageError("Outside a task, give a key: by it a second call finds the run.")
+        raise PaiUsageError("Outside a task, give a key, by which the next call finds the run again.")
     fields = _fields(origin, name, labels, params)
     if origin.identity.parts in _open:
         raise PaiUsageError(
-            "This run is tracked here already: use the one that is open, or give this one a key of its own."
+            "This run is open already in this process: use that one, or give this one a key of its own."
         )
     from airflow_provider_pai.api.client import PaiClient  # brings an HTTP library, which no parsing needs
 

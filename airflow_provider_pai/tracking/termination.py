@@ -1,7 +1,7 @@
-"""Be told of SIGTERM, by which Airflow ends tasks, before the process ends.
+"""Act on SIGTERM, with which Airflow ends tasks, before the process ends.
 
-Airflow 2 raises an exception in the task then, and kills it a minute later. Airflow 3 raises none: the task
-goes on, and is killed after 5 seconds. So who has something to say must say it at once.
+Airflow 2 then raises an exception in the task, and kills it a minute later. Airflow 3 raises none: the task
+continues, and is killed after 5 seconds. So what has to be sent must be sent at once.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["Termination"]
 
 
 class Termination:
-    """On each SIGTERM calls ``begin``, does what was done on it before, and calls ``wait``.
+    """Call ``begin`` on each SIGTERM, then the handler that was there before, then ``wait``.
 
-    What was done before need not wait then, such as an operator's ``on_kill``. Where the process would end of
-    it, ``wait`` comes first.
+    So the earlier handler, such as an operator's ``on_kill``, need not wait. If there is none, so that the
+    process would end, ``wait`` comes first.
 
-    Only Python's main thread can be told, and a process that ignores SIGTERM is not told. A forked child does
-    what was done before, and nothing else.
+    This works in Python's main thread only, and not in a process that ignores SIGTERM. A forked child calls
+    the earlier handler alone.
 
     :param begin: begins what is to be done, and waits for nothing.
     :param wait: waits for it, and not for long: all else in the main thread waits for this.
@@ -38,7 +38,7 @@ class Termination:
                 signal.signal(signal.SIGTERM, self._handle)
 
     def release(self) -> None:
-        """Tell no longer. Who has asked to be told since stays so, and this passes SIGTERM on."""
+        """Stop calling both. A handler that was set later stays, and this one then passes SIGTERM on."""
         self._calls = None
         if (
             threading.current_thread() is threading.main_thread()

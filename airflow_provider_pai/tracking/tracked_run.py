@@ -37,9 +37,9 @@ SEND_SECONDS = 5.0
 """How long a value waits for others."""
 RETRY_SECONDS = 2.0
 MOST_WAITING = 100_000
-"""How many values are kept for a PAI that does not answer; what comes beyond is told and left out."""
+"""How many values are kept for a PAI that does not answer; the log counts those that are left out."""
 DELIVERY_SECONDS = 120.0
-"""How long the end waits for the rest to be delivered."""
+"""How long the end waits until the rest is delivered."""
 TERMINATED_SECONDS = 30.0
 """The same after a SIGTERM, and then for the label too: Airflow 2 kills a task 60 seconds after it."""
 NOTICE_SECONDS = 4.0
@@ -93,7 +93,7 @@ class TrackedRun:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log one value for each metric, at one step. Never waits for PAI.
 
-        :raises PaiUsageError: a value that is not a finite number, or a step that is no whole number; or a
+        :raises PaiUsageError: a value that is not a finite number, or a step that is not a whole number; or a
             call in a forked process, where no thread would send it.
         """
         if self._process != os.getpid():
@@ -127,18 +127,18 @@ class TrackedRun:
     def set_labels(self, labels: Labels) -> None:
         """Add or change labels; all others stay.
 
-        What was logged before is delivered first: whoever waits for a label is to find the values.
+        Values that were logged before are delivered first, so that whoever waits for a label finds them.
 
         :raises PaiTransportError: it was not delivered in two minutes, and the labels are not set.
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
         if self._process == os.getpid() and not self._delivered():
-            text = f"the labels are not set, because values wait to be delivered: {self._error}"
+            text = f"the labels are not set, because values logged before are not delivered: {self._error}"
             raise PaiTransportError(text, sent=False)
         self._client.run(set_run_labels(self.run_id, labels))
 
     def _delivered(self) -> bool:
-        """Wait until all that waits now is delivered, or given up; for so long at the most."""
+        """Wait, for ``DELIVERY_SECONDS`` at most, until all values of now are delivered or given up."""
         with self._wake:
             goal = self._done + len(self._waiting)
             self._hurry_to = max(self._hurry_to, goal)
@@ -198,7 +198,7 @@ class TrackedRun:
             self._take(len(self._waiting))
 
     def _take(self, number: int) -> None:
-        """Note that so many of the first values wait no longer."""
+        """Remove this many of the first values from those that wait."""
         for _ in range(min(number, len(self._waiting))):  # none where the end has given them up
             self._waiting.popleft()
             self._done += 1
@@ -231,12 +231,12 @@ class TrackedRun:
             self._client.run(set_run_labels(self.run_id, {STATE: state}))
             self._said = state
         except PaiError:
-            log.warning("The run %s goes without the label %s:%s.", self.run_id, STATE, state, exc_info=True)
+            log.warning("The run %s did not get the label %s:%s.", self.run_id, STATE, state, exc_info=True)
 
     def _terminated(self) -> None:
         """Say at once that it failed, and send what waits: nobody knows how long this process still has.
 
-        Where it is not ended all the same, its end says what came of it.
+        If the process continues in spite of it, the end sets the label again.
         """
         with self._wake:
             self._until = time.monotonic() + TERMINATED_SECONDS

@@ -5,7 +5,7 @@
     PaiRunSensor ──defers──▶ PaiRunTrigger      asset watcher ──▶ PaiRunEventTrigger
                                      │ a Question and a Subscription │
                                      ▼                               ▼
-           Poller: one for a connection, workspace and labels, in a task of its own
+         RunPoller: one for a connection, workspace and labels, in a task of its own
              │ each interval: the newest page of ListRuns
              ▼
            Listing: the newest runs, and how many lie further back (TotalCount less those)
@@ -22,14 +22,20 @@
 
 The concepts:
 
-- **condition** (``condition.py``): what ends a wait; the same object decides in a worker.
+- **condition** (``condition.py``): what ends a wait; the same object decides in a worker (``sensor.py``) and
+  in the triggerer (``trigger.py``).
 - **handover** (``handover.py``): what the sensor tells its trigger, and whether the task may end there.
-- **question** and **subscription** (``questions.py``): a query, asked once for all who ask it, and the queue
-  of one who does.
-- **poller** (``poller.py``): the task that polls; **interval**: the shortest that a subscriber wants.
+- **question** and **subscription** (``questions.py``, ``run_questions.py``): a query, asked once for all who
+  ask it, and the queue of one who does.
+- **poller** (``poller.py``, ``run_poller.py``): the task that polls; **interval**: the shortest that a
+  subscriber wants.
 - **reading back** (``listing.py``): pages that are read one after another, over several intervals if need be.
 - **listing** (``listing.py``): what the pages showed, kept from poll to poll, at most 5,000 runs.
 - **exact query**: ListRuns with all filters of one question.
 - **rate limit** (``rate_limit.py``): requests in any 3 seconds, in a lane for polls and one for the rest.
 - **client** (``client.py``): follows its Connection, shared by all pollers of it.
+- **announcing** (``announcing.py``): what an asset's watcher has announced, and what a restart means for it.
+
+Waits for a model's version (``registry/``) are the same, but for the condition and the poller: a poll reads
+all versions of the model.
 """

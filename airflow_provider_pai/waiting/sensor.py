@@ -51,7 +51,7 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
         always do; and the success of a task that has ``outlets``, or over which another one is mapped.
     :param start_from_trigger: let the triggerer start the task too, with ``deferrable``, where it is not
         mapped. Needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do. Takes no other task's output.
-    :raises PaiUsageError: when the DAG is parsed: arguments that cannot be meant or contradict each other, or
+    :raises PaiUsageError: when the DAG is parsed: arguments that make no sense or contradict each other, or
         a ``start_from_trigger`` that this Airflow lacks.
 
     **In every mode the same.** A timeout is an ``AirflowSensorTimeout``, or a skip with ``soft_fail``.
@@ -148,7 +148,7 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
         return getattr(import_module(module), name)(**arguments)
 
     def execute(self, context: Context) -> Any:
-        """Wait: in this worker, or after one look in the triggerer."""
+        """Wait: in this worker; or ask once, and then wait in the triggerer."""
         from airflow_provider_pai.api import PaiError, PaiUsageError
 
         try:
