@@ -86,7 +86,7 @@ def start(
     elif context is not None:
         origin = origin_of(context, scope)
     else:
-        raise PaiUsageError("Outside a task, give a key, by which the next call finds the run again.")
+        raise PaiUsageError("Outside a task, give a key, by which the next call finds this run.")
     fields = _fields(origin, name, labels, params)
     if origin.identity.parts in _open:
         raise PaiUsageError(
