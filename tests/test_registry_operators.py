@@ -11,7 +11,7 @@ import pytest
 from airflow_db import add_connection, airflow_db, first, new_dag, pai, run_dag, store_assets, task
 
 from airflow_provider_pai import api
-from airflow_provider_pai._compat import AirflowFailException
+from airflow_provider_pai._compat import AirflowFailException, object_storage_path
 from airflow_provider_pai.api.registration import metrics_document
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.operators import (
@@ -241,6 +241,15 @@ def test_a_path_of_airflow_becomes_pais_address(pai: Any, connection: dict[str, 
     ran = run_dag(dag)
     assert ran.states == {"register": "success"}, ran.errors
     assert one_version(pai)["Uri"] == f"oss://{address}/{ran.run_id}/a?b#c.pt"
+
+
+def test_an_object_storage_path_becomes_pais_address(pai: Any) -> None:
+    conn_id = add_connection(conn_type="pai", login="k", password="s", extra='{"region": "cn-shanghai"}')
+    with new_dag() as dag:
+        registering(uri=object_storage_path(f"oss://{conn_id}@bucket/a") / "b.pt")
+    ran = run_dag(dag)
+    assert ran.states == {"register": "success"}, ran.errors
+    assert one_version(pai)["Uri"] == "oss://bucket.oss-cn-shanghai.aliyuncs.com/a/b.pt"
 
 
 def test_a_path_whose_connection_tells_no_endpoint_that_pai_knows_is_refused(pai: Any) -> None:

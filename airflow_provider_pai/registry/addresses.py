@@ -22,12 +22,14 @@ def of_airflow(uri: Any) -> bool:
 def pai_uri(uri: Any) -> str:
     """Return the address of a model's files as PAI takes it.
 
-    ``oss://conn@bucket/key`` becomes ``oss://bucket.endpoint/key``, with the connection's endpoint. Others
-    are checked and returned.
+    ``oss://conn@bucket/key``, as text or as an ``ObjectStoragePath``, becomes ``oss://bucket.endpoint/key``,
+    with the connection's endpoint. Others are checked and returned.
 
     :raises PaiUsageError: PAI would refuse it; the text says what to write instead.
     :raises PaiConfigurationError: the connection names no endpoint of OSS, nor a region.
     """
+    if hasattr(uri, "protocol"):
+        uri = str(uri)
     if not of_airflow(uri):
         return check_uri(uri)
     host, _, key = uri[len(SCHEME) :].partition("/")

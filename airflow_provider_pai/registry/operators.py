@@ -51,7 +51,8 @@ class PaiRegisterModelVersionOperator(PaiOperator):
 
     :param model_name: the model's name.
     :param uri: where its files are: ``https://…``, ``oss://bucket.oss-cn-hangzhou.aliyuncs.com/key``, or a
-        path of Airflow's object storage, ``oss://conn@bucket/key``, whose connection has the endpoint.
+        path of Airflow's object storage, ``oss://conn@bucket/key`` or an ``ObjectStoragePath``, whose
+        connection has the endpoint.
     :param verdict: the output of a :class:`~airflow_provider_pai.gating.gate.PaiRunGateOperator`: the version
         comes from the run that the gate chose. If the gate did not pass, this task fails.
     :param runs: instead of a verdict, the run that the version comes from: another task's output or a run
@@ -82,7 +83,7 @@ class PaiRegisterModelVersionOperator(PaiOperator):
         self,
         *,
         model_name: str,
-        uri: str,
+        uri: Any,
         verdict: Mapping[str, Any] | None = None,
         runs: Any = None,
         approval: str = UNDECIDED,
