@@ -60,6 +60,7 @@ CHANGED = {
     ("hidden_version", 10**6): {"new_version"},
     ("model_name_match", "never"): {"model_names", "model_name_match"},
     ("model_labels", "ignored"): {"model_labels"},
+    ("version_uri", "encoded"): {"version_kept"},
     ("missing_version", "500"): {"missing_version"},
     ("error_body", "nested"): {"error_body"},
     ("non_finite", "zero"): {"nan"},
@@ -139,6 +140,13 @@ SEEN = {
     ("registry_labels", "replaced"): ("registry_labels", "other labels are lost"),
     ("version_filters", "honoured"): ("version_filters", "both"),
     ("version_filters", "ignored"): ("version_filters", "ignored: ApprovalStatus, Label"),
+    ("version_pending", "said"): ("version_kept", "unchanged; Pending"),
+    ("version_pending", "left_out"): ("version_kept", "unchanged; no approval"),
+    ("version_uri", "encoded"): (
+        "version_kept",
+        "https://example.com/airflow-provider-pai-conformance/a b?c=d#e comes back as "
+        "https://example.com/airflow-provider-pai-conformance/a%20b%3Fc%3Dd%23e",
+    ),
     ("version_metrics", "object"): ("version_metrics", "as an object"),
     ("version_metrics", "text"): ("version_metrics", "as a text"),
     ("missing_version", "200"): ("missing_version", "HTTP 200 without a name"),
@@ -228,7 +236,7 @@ def test_everything_is_as_assumed(ask: Any, pai_emulator: Any) -> None:
         name, seen = SEEN.get((quirk, value), ("console_page", report.found["console_page"][1]))
         assert report.found[name][1] == seen
     assert f"{pai_emulator.url}, workspace 145883;" in report.output
-    assert "37 assumptions: 35 as assumed, 0 different, 2 not decidable." in report.output
+    assert "38 assumptions: 36 as assumed, 0 different, 2 not decidable." in report.output
     assert re.fullmatch(
         r"Removed airflow-provider-pai-conformance-\w{8}, with its runs and versions.\n", report.errors
     )
@@ -341,7 +349,7 @@ FAULTS = {
         "a label that exists is refused: HTTP 400 LabelExists",
     ),
     "version_metrics": (
-        Fault("patch", "GetModelVersion", after=5, fields={"Metrics": {}}),
+        Fault("patch", "GetModelVersion", after=6, fields={"Metrics": {}}),
         "{'Results': [{'Metrics': {'accuracy': 0.93}}]} comes back as {}",
     ),
     "missing_run": (Fault("error", "GetRun", after=5, status=400, code="InvalidRun"), "HTTP 400 InvalidRun"),
@@ -403,6 +411,7 @@ def test_throttling_is_reported_if_it_comes(ask: Any, pai_emulator: Any) -> None
 
 OF_VERSIONS = {
     *("version_names", "version_pages", "version_filters", "registry_labels", "version_metrics"),
+    "version_kept",
     "missing_version",
 }
 OF_MODELS = OF_VERSIONS | {"new_version", "model_names", "model_name_match", "model_labels"}
@@ -417,7 +426,9 @@ WITHOUT = {
     "GetDefaultWorkspace": {"default_workspace"},
     "GetModel": {"new_version", "model_labels"},
     "ListModels": {"model_names", "model_name_match"},
-    "GetModelVersion": {"new_version", "registry_labels", "version_metrics", "missing_version"},
+    "GetModelVersion": {
+        *("new_version", "registry_labels", "version_metrics", "missing_version", "version_kept"),
+    },
     "ListModelVersions": {"new_version", "version_pages", "version_filters"},
     "UpdateModelVersion": {"version_filters"},
     "CreateModelVersionLabels": {"registry_labels"},

@@ -19,7 +19,7 @@ PREFIX = "airflow-provider-pai-conformance-"
 MOST_PAGES = 20
 NAMED = "7.1.0_conformance"
 """The name of the version that is not left to PAI to name."""
-URI = "https://example.com/airflow-provider-pai-conformance"
+URI = "https://example.com/airflow-provider-pai-conformance/a b?c=d#e"
 """Where no files are: a version needs an address, and nobody reads it."""
 ACCURACY = {"Results": [{"Metrics": {"accuracy": 0.93}}]}
 

@@ -23,6 +23,7 @@ __all__ = [
     "new_version",
     "registry_labels",
     "version_filters",
+    "version_kept",
     "version_metrics",
     "version_names",
     "version_pages",
@@ -257,6 +258,36 @@ def registry_labels(scene: Scene) -> Flow[Finding]:
     return as_assumed("other labels are kept" if kept else "other labels are lost")
 
 
+def _read(scene: Scene, number: int) -> Flow[Answer[MaybeModelVersion]]:
+    """Return one of the versions as GetModelVersion shows it."""
+    name = (yield from scene.versions())[number]
+
+    def attempt(wait: float) -> Flow[Answer[MaybeModelVersion] | None]:
+        return _shown(_version(scene, name, wait=wait))
+
+    answer, waited = yield from until(attempt)
+    if answer is None:
+        raise NotDecidable(f"GetModelVersion does not show the version after {waited:.0f} s")
+    return answer
+
+
+@assumption(
+    "Does a version's `Uri` come back as it was sent, and what is its approval if none was sent?",
+    assumed="The uri unchanged, by which a registration that is repeated knows its version; and `Pending`, "
+    "or no approval, which means the same.",
+    setting="If the uri changes: give the task that registers a `version_name`, so that a repetition fails "
+    "and does not add another version. If the approval is another one: give `approval`.",
+)
+def version_kept(scene: Scene) -> Flow[Finding]:
+    """Read the uri and the approval of the second version, which was created without one."""
+    version = (yield from _read(scene, 1)).must()
+    if version.uri != URI:
+        return different(f"{URI} comes back as {version.uri}")
+    if version.approval_status not in (None, "", "Pending"):
+        return different(f"without one the approval is {version.approval_status}")
+    return as_assumed(f"unchanged; {version.approval_status or 'no approval'}")
+
+
 @assumption(
     "How do a version's metrics come back?",
     assumed="As a JSON object, or as a text that holds one.",
@@ -264,14 +295,7 @@ def registry_labels(scene: Scene) -> Flow[Finding]:
 )
 def version_metrics(scene: Scene) -> Flow[Finding]:
     """Read the metrics that the first version was created with."""
-    first, *_ = yield from scene.versions()
-
-    def attempt(wait: float) -> Flow[Answer[MaybeModelVersion] | None]:
-        return _shown(_version(scene, first, wait=wait))
-
-    answer, waited = yield from until(attempt)
-    if answer is None:
-        raise NotDecidable(f"GetModelVersion does not show the version after {waited:.0f} s")
+    answer = yield from _read(scene, 0)
     metrics = answer.fields.get("Metrics")
     if metrics == ACCURACY:
         return as_assumed("as an object")

@@ -89,6 +89,10 @@ class Quirks:
     """Whether ListModelVersions honours its filters."""
     version_metrics: Literal["object", "text"] = "object"
     """How Metrics and the other documents of a version come back: as JSON objects, or as texts of JSON."""
+    version_pending: Literal["said", "left_out"] = "said"
+    """Whether a version that nobody has decided about says that it is Pending."""
+    version_uri: Literal["kept", "encoded"] = "kept"
+    """Whether a version's Uri comes back as it was sent, or percent-encoded."""
     missing_version: Literal["404", "200", "500"] = "404"
     """How GetModelVersion answers for a missing version: an error 404, a body without fields, or an error
     500, as GetRun may."""

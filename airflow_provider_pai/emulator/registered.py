@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from .errors import invalid, not_found
 from .paging import read_page
@@ -27,7 +28,12 @@ def shown_version(service: Service, body: Body) -> Body:
     """A version as answers have it."""
     as_text = service.quirks.version_metrics == "text"
     documents = {name: dumps(body[name]) if as_text else body[name] for name in DOCUMENTS}
-    return {**body, **documents, "Labels": pairs(body["Labels"])}
+    shown = {**body, **documents, "Labels": pairs(body["Labels"])}
+    if service.quirks.version_uri == "encoded":
+        shown["Uri"] = quote(body["Uri"], safe=":/")
+    if service.quirks.version_pending == "left_out" and body["ApprovalStatus"] == "Pending":
+        del shown["ApprovalStatus"]
+    return shown
 
 
 def given(fields: dict[str, Any]) -> dict[str, Any]:
