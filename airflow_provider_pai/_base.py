@@ -10,7 +10,7 @@ from functools import cached_property
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._compat import AirflowFailException, BaseOperator
+from airflow_provider_pai._compat import AirflowFailException, BaseOperator, BaseOperatorLink
 from airflow_provider_pai.api.arguments import check_given, check_no_dict_as_text
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.query import RunQuery
@@ -123,7 +123,7 @@ class PaiOperator(Arguments, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("pai_conn_id", "region")
-    operator_extra_links = (PaiRunLink(),)
+    operator_extra_links: tuple[BaseOperatorLink, ...] = (PaiRunLink(),)
     ui_color = "#fff1e6"
 
     def __init__(self, *, pai_conn_id: str = "pai_default", region: str | None = None, **kwargs: Any) -> None:

@@ -32,7 +32,7 @@ FLOORS = [
     ["api.operations", "api.experiments", "api.model_versions", "api.registry"],
     ["api.client", "api.metrics", "api.promotion", "api.registration"],
     ["api"],
-    ["connection_form", "windows"],
+    ["connection_form", "ui", "ui.site", "windows"],
     [
         "connection",
         "_compat",
@@ -45,14 +45,14 @@ FLOORS = [
         "waiting",
     ],
     [
-        *("_verbs", "connection_check", "tracking.identity", "tracking.termination"),
+        *("_verbs", "connection_check", "ui.plugin", "tracking.identity", "tracking.termination"),
         *("filesystems", "filesystems.oss_errors", "filesystems.oss_file", "filesystems.paths"),
     ],
     ["registry.addresses", "registry.methods", "tracking.tracked_run", "filesystems.oss_storage"],
     ["filesystems.oss"],
     ["tracking.start"],
     ["hooks", "links", "gating.verdict", "waiting.condition"],
-    ["_base", "waiting.rate_limit", "waiting.listing"],
+    ["_base", "gating.history", "waiting.rate_limit", "waiting.listing"],
     [
         "waiting.handover",
         "waiting.client",
@@ -82,6 +82,7 @@ WITHOUT_AIRFLOW = (
     "connection",
     "emulator",
     "gating.given",
+    "gating.history",
     "gating.rules",
     "gating.verdict",
     "tracking.identity",
