@@ -106,7 +106,8 @@ def _entry(run: Run, urls: Mapping[str, str]) -> dict[str, Any]:
 def _series(pair: tuple[str, str], histories: Histories) -> dict[str, Any]:
     run_id, metric = pair
     steps = by_step(histories[pair], metric)
-    points = [(step, json_number(value)) for step, value in thin(list(steps.items()))]
+    # Lists, since Airflow 3 makes more of a tuple than JSON does.
+    points = [[step, json_number(value)] for step, value in thin(list(steps.items()))]
     return {"run_id": run_id, "metric": metric, "steps": len(steps), "points": points}
 
 

@@ -29,7 +29,7 @@ export const moment = (when) =>
 
 // A table whose rows become cards where the window is narrow; "tall" ones scroll in a box of their own.
 export function table(caption, columns, rows, { tall = false } = {}) {
-  const cells = (row) => row.map((cell, at) => make("td", { "data-label": columns[at] }, cell));
+  const cells = (row) => row.map((cell, at) => make("td", { "data-label": columns[at] }, make("span", {}, cell)));
   return make(
     "div",
     { class: tall ? "box tall" : "box", role: "region", tabindex: 0, "aria-label": caption },
