@@ -68,7 +68,7 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     """
     if len(points) <= most:
         return list(points)
-    stretches = (most - 2) // 3
+    stretches = (most - 2) // (2 if all(math.isfinite(value) for _, value in points) else 3)
     kept = {0, len(points) - 1}
     for number in range(stretches):
         stretch = range(number * len(points) // stretches, (number + 1) * len(points) // stretches)

@@ -20,7 +20,13 @@ function plotly() {
 // point is {x, y, passed}, where ``passed`` is left out if nothing was decided there.
 export function chart(title, lines, axis) {
   const place = make("div", { class: "chart" });
-  const figure = make("figure", { role: "img", "aria-label": `${title}. The table beside it has the values.` }, place);
+  const decided = lines.some(({ points }) => points.some(({ passed }) => passed !== undefined));
+  const figure = make(
+    "figure",
+    {},
+    make("div", { role: "img", "aria-label": `${title}. The table beside it has the values.` }, place),
+    decided ? make("figcaption", {}, "● passed, ✗ did not pass") : undefined,
+  );
   charts.push({ place, lines, axis });
   draw(charts.at(-1));
   return figure;
@@ -53,7 +59,7 @@ async function draw({ place, lines, axis }) {
       plot_bgcolor: "transparent",
       font: { color: colour("text"), family: colours.fontFamily, size: 13 },
       hoverlabel: { bgcolor: colour("back"), bordercolor: colour("line"), font: { color: colour("text") } },
-      legend: { orientation: "h", y: -0.25 },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
       showlegend: true,
       dragmode: false,
       hovermode: "closest",

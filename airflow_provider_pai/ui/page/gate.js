@@ -70,14 +70,14 @@ function ofMetric(metric, checks) {
       chart(`${metric} over the DAG runs`, linesOf(checks), "DAG run"),
       table(
         `${metric} over the DAG runs, newest first`,
-        ["DAG run", "Result", "Rule", "Value", "Limit", "By", "Baseline"],
+        ["DAG run", "Result", "Value", "Limit", "By", "Baseline", "Rule"],
         checks.map((check) => [
           link(pages.verdict(check.at), moment(check.at.when)),
           mark(check.passed),
-          check.rule,
           ...numbers(check.value, check.limit),
           margin(check),
           numbers(check.baseline)[0],
+          check.rule,
         ]),
         { tall: true },
       ),

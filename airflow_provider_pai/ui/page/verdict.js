@@ -20,14 +20,15 @@ export async function verdict(main, asked) {
   const same = found.filter(({ map }) => map === asked.map);
   const here = same.findIndex(({ run }) => run === asked.run);
   const run = runsOf(decided, kept);
+  const short = shortNames(decided, kept);
   const since = make("ul", { class: "findings" }, findings(decided, run, () => " …"));
   main.replaceChildren(
-    make("h1", {}, mark(decided.passed), ` ${asked.dag} › ${asked.task}`),
+    make("h1", {}, `${asked.dag} › ${asked.task} `, mark(decided.passed)),
     since,
     facts(asked, same[here], decided, run),
     neighbours(same, here),
-    checksOf(decided, run),
-    ...historiesOf(decided, kept, run),
+    checksOf(decided, short),
+    ...historiesOf(decided, kept, short),
   );
   const olderToo = await backToAPass(same.slice(Math.max(here, 0)), decided);
   since.replaceChildren(...findings(decided, run, (metric) => sinceWhen(olderToo, metric)));
@@ -85,6 +86,17 @@ function runsOf(decided, kept) {
   };
 }
 
+// Returns how a run is called where there is little room: by its name, if no other has the same.
+function shortNames(decided, kept) {
+  const named = [...kept.runs, ...decided.checks.map(({ run_id, run_name }) => ({ run_id, name: run_name }))];
+  const names = new Map(named.map((run) => [run.run_id, run.name]));
+  const ofAll = [...names.values()];
+  return (run_id) => {
+    const name = names.get(run_id);
+    return name && ofAll.filter((other) => other === name).length === 1 ? name : nameOf({ run_id, name });
+  };
+}
+
 function facts(asked, place, decided, run) {
   const pairs = [
     ["DAG run", [link(inAirflow.dagRun(asked), asked.run), place ? [" of ", moment(place.when)] : ""].flat()],
@@ -114,19 +126,20 @@ function neighbours(same, here) {
   );
 }
 
-function checksOf(decided, run) {
+function checksOf(decided, short) {
+  const failedFirst = [...decided.checks].sort((one, other) => one.passed - other.passed);
   return table(
     "Checks",
     ["Result", "Run", "Metric", "Rule", "Value", "Limit", "By", "Baseline", "Read from", "Reason"],
-    decided.checks.map((check) => [
+    failedFirst.map((check) => [
       mark(check.passed),
-      run(check.run_id),
+      short(check.run_id),
       check.metric,
       check.rule,
       ...numbers(check.value, check.limit),
       margin(check),
       check.baseline_run_id
-        ? [numbers(check.baseline)[0], " of ", run(check.baseline_run_id)]
+        ? `${numbers(check.baseline)[0]} of ${short(check.baseline_run_id)}`
         : numbers(check.baseline)[0],
       check.read_from === "history" ? "all values" : "the run",
       check.reason,
@@ -134,12 +147,12 @@ function checksOf(decided, run) {
   );
 }
 
-function historiesOf(decided, kept, run) {
+function historiesOf(decided, kept, short) {
   const metrics = [...new Set(kept.series.map(({ metric }) => metric))];
   const sections = metrics.map((metric) => {
     const series = kept.series.filter((one) => one.metric === metric);
     const rules = decided.checks.filter((check) => check.metric === metric && Number.isFinite(check.limit));
-    return historyOf(metric, series, rules, decided, run);
+    return historyOf(metric, series, rules, decided, short);
   });
   const missing = kept.left_out
     ? make("p", {}, `${kept.left_out} more histories are not here: a gate keeps 64 KiB, and asks PAI 20 times.`)
@@ -147,15 +160,14 @@ function historiesOf(decided, kept, run) {
   return [...sections, missing].filter(Boolean);
 }
 
-function historyOf(metric, series, rules, decided, run) {
-  const nameOfRun = (run_id) => run(run_id).textContent;
+function historyOf(metric, series, rules, decided, short) {
   const isBaseline = (run_id) => decided.baseline_run_ids.includes(run_id);
   const steps = [...new Set(series.flatMap(({ points }) => points.map(([step]) => step)))].sort((a, b) => a - b);
   const ends = [steps[0], steps.at(-1)];
   const limits = new Map(rules.map((check) => [`${check.rule} ${check.limit}`, check]));
   const lines = [
     ...series.map(({ run_id, points }) => ({
-      name: isBaseline(run_id) ? `baseline ${nameOfRun(run_id)}` : nameOfRun(run_id),
+      name: isBaseline(run_id) ? `baseline ${short(run_id)}` : short(run_id),
       kind: isBaseline(run_id) ? "baseline" : "judged",
       points: points.map(([step, value]) => ({ x: step, y: value })),
     })),
@@ -172,15 +184,15 @@ function historyOf(metric, series, rules, decided, run) {
     {},
     make("h2", {}, metric),
     ...thinned.map((one) =>
-      make("p", {}, `${nameOfRun(one.run_id)}: ${one.points.length} of ${one.steps} steps are kept, peaks included.`),
+      make("p", {}, `${short(one.run_id)}: ${one.points.length} of ${one.steps} steps are kept, peaks included.`),
     ),
     make(
       "div",
       { class: "beside" },
-      chart(`${metric} by step`, lines, "step"),
+      steps.length > 1 ? chart(`${metric} by step`, lines, "step") : undefined,
       table(
         `${metric} by step`,
-        ["Step", ...series.map(({ run_id }) => (isBaseline(run_id) ? `Baseline ${nameOfRun(run_id)}` : nameOfRun(run_id)))],
+        ["Step", ...series.map(({ run_id }) => (isBaseline(run_id) ? `Baseline ${short(run_id)}` : short(run_id)))],
         steps.map((step) => [String(step), ...values.map((of) => (of.has(step) ? numbers(of.get(step))[0] : "–"))]),
         { tall: true },
       ),
