@@ -88,7 +88,7 @@ function ofMetric(metric, checks) {
 // Several rules may be about one value, and each has its own limit.
 function linesOf(checks) {
   const lines = new Map();
-  const oldestFirst = [...checks].reverse();
+  const oldestFirst = [...checks].sort((one, other) => Date.parse(one.at.when) - Date.parse(other.at.when));
   const add = (name, kind, check, value, passed) => {
     const key = `${kind} ${name}`;
     if (!lines.has(key)) {
