@@ -103,7 +103,6 @@ __all__ = [
     "first_reschedule",
     "form_widgets",
     "get_connection",
-    "has_pages",
     "object_storage_path",
     "pushed_link",
     "setting",
@@ -179,11 +178,6 @@ def web_url() -> str | None:
     conf = _first("conf", "airflow.sdk.configuration", "airflow.configuration")
     base: str | None = conf.get("api", "base_url", fallback=None)
     return base.rstrip("/") if base else None
-
-
-def has_pages() -> bool:
-    """Tell whether a plugin may add a page to Airflow's web interface (3.1)."""
-    return hasattr(_first("AirflowPlugin", "airflow.plugins_manager"), "external_views")
 
 
 def default_deferrable() -> bool:

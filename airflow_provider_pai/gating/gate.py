@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later
-from airflow_provider_pai._compat import AirflowFailException, BranchMixIn, has_pages, skip_instances
+from airflow_provider_pai._compat import AirflowFailException, BranchMixIn, skip_instances
 from airflow_provider_pai._xcom import small_enough
 from airflow_provider_pai.api.errors import PaiError, PaiUsageError
 from airflow_provider_pai.api.models import Run
@@ -17,6 +17,7 @@ from airflow_provider_pai.gating.history import HISTORY_KEY, gate_history
 from airflow_provider_pai.gating.rules import MetricRule, MetricRules, parse_rules
 from airflow_provider_pai.gating.verdict import Histories, MissingBaseline, Selection, Verdict, judge
 from airflow_provider_pai.links import VERDICT_KEY, PaiVerdictLink, console_url, verdict_url
+from airflow_provider_pai.ui.plugin import HAS_PAGE
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
@@ -79,7 +80,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         "metrics": "json",
         "runs": "json",
     }
-    operator_extra_links = (*RunFilterOperator.operator_extra_links, *([PaiVerdictLink()] * has_pages()))
+    operator_extra_links = (*RunFilterOperator.operator_extra_links, *([PaiVerdictLink()] * HAS_PAGE))
     ui_color = "#fde2c8"
     inherits_from_skipmixin = True  # so that Airflow 3 skips tasks again that are cleared
 
@@ -196,7 +197,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         self.log.info("The gate %s: %s.\n\n%s\n", outcome, verdict.reason, verdict.table())
         if "ti" in context and self.do_xcom_push:  # Airflow 3 skips by an exception, so nothing is returned
             context["ti"].xcom_push("return_value", verdict.to_dict())
-            if has_pages():
+            if HAS_PAGE:
                 self._keep_history(context, verdict, [*runs, *baselines], histories)
         if not verdict.passed and self.on_fail == "fail":
             raise AirflowFailException(f"The gate did not pass: {verdict.reason}.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_pai._compat import has_pages
+from airflow.plugins_manager import AirflowPlugin
+
 from airflow_provider_pai.ui import GATES_PAGE
 
-__all__ = ["PLUGIN"]
+__all__ = ["HAS_PAGE", "PLUGIN"]
 
 NAME = "PAI gates"
 
@@ -19,26 +20,23 @@ async def page(scope: Any, receive: Any, send: Any) -> None:
     await site()(scope, receive, send)
 
 
-def plugin() -> Any:
-    """Return the plugin's class, or ``None`` where Airflow has no place for a page."""
-    if not has_pages():
-        return None
-    from airflow.plugins_manager import AirflowPlugin
+class PaiGatesPlugin(AirflowPlugin):
+    """Add the page to Airflow's menu."""
 
-    class PaiGatesPlugin(AirflowPlugin):
-        name = "pai_gates"
-        fastapi_apps = [{"app": page, "url_prefix": f"/{GATES_PAGE}", "name": NAME}]  # noqa: RUF012
-        external_views = [  # noqa: RUF012 - Airflow's own way
-            {
-                "name": NAME,
-                "href": f"{GATES_PAGE}/",  # without a slash before it: Airflow may be below a path
-                "url_route": "pai-gates",
-                "destination": "nav",
-                "category": "browse",
-            }
-        ]
-
-    return PaiGatesPlugin
+    name = "pai_gates"
+    fastapi_apps = [{"app": page, "url_prefix": f"/{GATES_PAGE}", "name": NAME}]  # noqa: RUF012
+    external_views = [  # noqa: RUF012 - Airflow's own way
+        {
+            "name": NAME,
+            "href": f"{GATES_PAGE}/",  # without a slash before it: Airflow may be below a path
+            "url_route": "pai-gates",
+            "destination": "nav",
+            "category": "browse",
+        }
+    ]
 
 
-PLUGIN = plugin()
+# Found out here, and not in _compat.py, which loads what tasks need.
+HAS_PAGE = hasattr(AirflowPlugin, "external_views")
+"""Whether this Airflow has a place for the page: from 3.1 on."""
+PLUGIN = PaiGatesPlugin if HAS_PAGE else None
