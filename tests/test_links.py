@@ -219,7 +219,7 @@ def test_a_gate_decides_also_where_pai_shows_no_history_and_the_console_is_mista
     fields = {"conn_type": "pai", "host": pai.url, "login": pai.access_key_id, "password": SECRET}
     monkeypatch.setenv("AIRFLOW_CONN_LINKED", json.dumps({**fields, "extra": {"console_url": "nowhere"}}))
     pai.add_run("one", labels={"n": "1"}, metrics={"accuracy": 0.8})
-    pai.fail("ListRunMetrics")
+    pai.inject("server_error", action="ListRunMetrics")
     with new_dag() as dag:
         gate = PaiRunGateOperator(
             task_id="gate", labels="n:1", metrics={"accuracy": "> 0"}, pai_conn_id="linked"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,13 +22,13 @@ import jwt
 import pytest
 import requests
 from browser import Browser, Locator, Ui3, chromium, expect
-from outside import CHECKOUT, LocalPai, local_pai, session, until
+from outside import CHECKOUT, LocalPai, airflow_environment, local_pai, session, until
 from past_verdicts import Past
 from playwright.sync_api import ConsoleMessage
 from standalone import Airflow, kill_sessions, running
 
 from airflow_provider_pai.api.metrics import log_metric_entries, metric_entry
-from demo.standalone import PASSWORD, USER
+from demo.standalone import LOOPBACK, PASSWORD, USER, end, free_port
 
 SECONDS = 300
 """How long one Airflow may take to start, or one DAG run."""
