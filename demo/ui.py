@@ -114,11 +114,8 @@ def serve(port: int, interrupted: threading.Event) -> None:
             for error in airflow.import_errors():
                 print(error, file=sys.stderr)
             print(f"Airflow: {airflow.url}  user: {USER}  password: {PASSWORD}  (Ctrl-C ends it)", flush=True)
-            print(
-                f"A gate that did not pass, in a few seconds: {airflow.url}/{GATES_PAGE}/, or the button Verdict on "
-                f"the task gate of {JUDGED}",
-                flush=True,
-            )
+            where = f"{airflow.url}/{GATES_PAGE}/, or the button Verdict on the task gate of {JUDGED}"
+            print(f"A gate that did not pass, in a few seconds: {where}", flush=True)
             while not interrupted.wait(1):
                 check(process)
             print("Stopping …", flush=True)

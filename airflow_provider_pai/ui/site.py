@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 __all__ = ["site"]
 
 PAGE = Path(__file__).with_name("page")
-SHEET = re.compile(r"\.textContent='(\.maplibregl[^'\\]*)'")
+SHEET = re.compile(r"\.textContent=(['\"`])(\.maplibregl[^\\]*?)\1")
 MAY = "default-src 'none'; script-src 'self'; style-src 'self'{}; img-src 'self'; connect-src 'self'"
 MAY_NOT = "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 
@@ -39,7 +39,7 @@ def policy(library: Path | None) -> str:
     reports what it blocks as an error.
     """
     sheets = SHEET.findall(library.read_text("utf-8")) if library else []
-    hashes = [b64encode(sha256(sheet.encode()).digest()).decode() for sheet in sheets]
+    hashes = [b64encode(sha256(sheet.encode()).digest()).decode() for _, sheet in sheets]
     may = MAY.format("".join(map(" 'sha256-{}'".format, hashes)))
     return f"{may}; {MAY_NOT}"
 
