@@ -474,12 +474,12 @@ def test_the_pictures_of_the_docs(world: World, reader: Reader) -> None:
     if world.version != NEWEST:
         pytest.skip("the docs show the newest Airflow")
     page = reader.page
-    page.set_viewport_size({"width": 1200, "height": 1440})
-    for name, address, theme in (
-        ("gate-verdict", world.verdict(world.failed), "light"),
-        ("gate-verdict-dark", world.verdict(world.failed), "dark"),
-        ("gate-over-time", world.gate(), "light"),
+    for name, address, theme, height in (
+        ("gate-verdict", world.verdict(world.failed), "light", 1440),
+        ("gate-verdict-dark", world.verdict(world.failed), "dark", 1440),
+        ("gate-over-time", world.gate(), "light", 1240),
     ):
+        page.set_viewport_size({"width": 1200, "height": height})
         page.emulate_media(color_scheme=theme)
         reader.read(address)
         page.locator(".js-plotly-plot .legendtext").first.wait_for()

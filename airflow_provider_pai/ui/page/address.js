@@ -27,7 +27,7 @@ export const inAirflow = {
 // Returns what the page is asked to show: the name of a view, and which gate or verdict.
 export function asked() {
   const [view, place = ""] = location.search.slice(1).split("=");
-  const parts = place.split("/").map(decodeURIComponent);
+  const parts = place.split("/").map(decoded);
   if (view === "gate" && parts.length === 2) {
     return { view, dag: parts[0], task: parts[1] };
   }
@@ -35,6 +35,14 @@ export function asked() {
     return { view, dag: parts[0], run: parts[1], task: parts[2], map: Number(parts[3]) };
   }
   return { view: "gates" };
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // a lone "%"
+  }
 }
 
 // Goes to an address. Airflow shows this page in a frame that may not lead the window elsewhere; a link in
