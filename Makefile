@@ -19,6 +19,7 @@ CELERY := .venvs/distributed
 DOCS   := .venvs/docs
 LOWEST := .venvs/lowest
 ALIPAI := .venvs/alipai
+FAB    := .venvs/fab
 
 # What the shell has set for another project or another Airflow stays out. Without bytecode to keep, each of
 # Airflow's many processes compiles all of it again, which doubles what it takes to start.
@@ -29,7 +30,7 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export SCARF_ANALYTICS := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-all e2e forms browser distributed mutants lint types bench screenshots
+.PHONY: help demo ui test test-all e2e browser chromium distributed mutants lint types bench screenshots
 .PHONY: constraints docs pythons wheel check-wheel clean
 
 help:  ## this list
@@ -59,16 +60,16 @@ pythons: $(PYTHONS:%=.venvs/python%/.made)  ## all tests on the oldest and the n
 E2E := $(NEWEST) 3.2.2 3.1.0 2.10.4
 
 e2e: $(E2E:%=.venvs/%/$(STAMP))  ## tests with whole Airflows: scheduler, triggerer, API server, dag processor
-	$(CHECKS)/bin/python -m pytest -q tests/e2e --ignore=tests/e2e/test_forms.py
+	$(CHECKS)/bin/python -m pytest -q tests/e2e $(PICTURED:%=--ignore=%)
 
-FORMS      := 3.3.2 3.2.2 3.0.6 2.10.4
+PICTURED   := tests/e2e/test_forms.py tests/e2e/test_gates_page.py
+SHOWN      := 3.3.2 3.2.2 3.1.0 3.0.6 2.10.4
 PLAYWRIGHT := playwright==1.65.2
-PICTURED   := $(CHECKS)/bin/python -m pytest -q --durations=5 tests/e2e/test_forms.py
 
-forms: browser $(FORMS:%=.venvs/%/$(STAMP))  ## the connection form and a task's link in a real browser, on four Airflows
-	$(PICTURED)
+browser: chromium $(SHOWN:%=.venvs/%/$(STAMP)) $(FAB)/$(STAMP)  ## the connection form, a task's links and the page of gates in a real browser
+	$(CHECKS)/bin/python -m pytest -q --durations=5 $(PICTURED)
 
-browser: $(CHECKS)/$(STAMP)
+chromium: $(CHECKS)/$(STAMP)
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } || \
 	    { echo "No Chromium is on the PATH; on Debian, as root: apt-get install chromium"; exit 1; }
@@ -99,9 +100,9 @@ docs: $(DOCS)/$(STAMP)  ## build the site of the docs into site/, and check all 
 	$(DOCS)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs . site
 	@echo "Open site/index.html"
 
-screenshots: browser  ## take docs/images anew, where the tests in the browser pass
+screenshots: chromium  ## take docs/images anew, where the tests in the browser pass
 	@$(CHECKS)/bin/uv pip install --quiet --python $(CHECKS)/bin/python pillow
-	$(PICTURED) -k $(NEWEST)
+	$(CHECKS)/bin/python -m pytest -q $(PICTURED) -k $(NEWEST)
 	@$(CHECKS)/bin/python docs/screenshots.py
 
 constraints: $(CHECKS)/$(STAMP)  ## pin every supported Airflow's environment anew
@@ -142,6 +143,15 @@ $(DOCS)/$(STAMP): $(CHECKS)/$(STAMP) constraints/docs.txt
 	@$(CHECKS)/bin/uv venv --quiet --python $(CHECKS)/bin/python $(DOCS)
 	@$(CHECKS)/bin/uv pip install --quiet --python $(DOCS)/bin/python \
 	    -r constraints/airflow-$(NEWEST).txt -r constraints/docs.txt -e .
+	@touch $@
+
+# FAB's users, for the page of gates: an API server that its provider fits beside, as of that Airflow's time.
+$(FAB)/$(STAMP): .venvs/3.2.2/$(STAMP)
+	@echo "==> installing Airflow 3.2.2 with FAB into $(FAB)"
+	@rm -rf $(FAB)
+	@.venvs/3.2.2/bin/uv venv --quiet --python .venvs/3.2.2/bin/python $(FAB)
+	@.venvs/3.2.2/bin/uv pip install --quiet --python $(FAB)/bin/python --exclude-newer 2026-06-15 \
+	    --exclude-newer-package pluggy=false apache-airflow==3.2.2 apache-airflow-providers-fab -e '.[ui]'
 	@touch $@
 
 # The Airflow is the oldest, which runs on fewer Pythons: PYTHON is checked where that one's environment is made.

@@ -78,7 +78,10 @@ def get_provider_info() -> dict[str, object]:
                 },
             }
         },
-        "extra-links": ["airflow_provider_pai.links.PaiRunLink"],
+        "extra-links": [
+            "airflow_provider_pai.links.PaiRunLink",
+            "airflow_provider_pai.links.PaiVerdictLink",  # only gates on Airflow 3.1 and later have it
+        ],
         "connection-types": [
             {
                 "connection-type": connection_form.CONNECTION_TYPE,

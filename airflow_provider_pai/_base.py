@@ -10,7 +10,7 @@ from functools import cached_property
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_pai._compat import AirflowFailException, BaseOperator
+from airflow_provider_pai._compat import AirflowFailException, BaseOperator, BaseOperatorLink
 from airflow_provider_pai.api.arguments import check_given, check_no_dict_as_text
 from airflow_provider_pai.api.errors import PaiUsageError
 from airflow_provider_pai.api.query import RunQuery
@@ -124,7 +124,7 @@ class PaiOperator(ReportsLineage, Arguments, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("pai_conn_id", "region")
-    operator_extra_links = (PaiRunLink(),)
+    operator_extra_links: tuple[BaseOperatorLink, ...] = (PaiRunLink(),)
     ui_color = "#fff1e6"
     writes_runs = False
     """Whether the runs that the task's button leads to were written, or read."""

@@ -119,6 +119,7 @@ __all__ = [
     "task_success",
     "task_url",
     "trigger_event",
+    "web_url",
 ]
 
 
@@ -171,13 +172,19 @@ def task_url(ti: Any) -> str | None:
     """Return the address of a running task in Airflow's web interface, where Airflow knows its own."""
     if url := getattr(ti, "log_url", None):
         return str(url)
-    conf = _first("conf", "airflow.sdk.configuration", "airflow.configuration")  # 3.0 tells none
-    base = conf.get("api", "base_url", fallback=None)
-    if not base:
+    base = web_url()  # 3.0 tells none of a task
+    if base is None:
         return None
     mapped = f"/mapped/{ti.map_index}" if ti.map_index >= 0 else ""
     where = f"dags/{ti.dag_id}/runs/{quote(ti.run_id)}/tasks/{ti.task_id}{mapped}"
-    return f"{base.rstrip('/')}/{where}?try_number={ti.try_number}"
+    return f"{base}/{where}?try_number={ti.try_number}"
+
+
+def web_url() -> str | None:
+    """Return the address of Airflow's web interface, where its configuration tells it."""
+    conf = _first("conf", "airflow.sdk.configuration", "airflow.configuration")
+    base: str | None = conf.get("api", "base_url", fallback=None)
+    return base.rstrip("/") if base else None
 
 
 def default_deferrable() -> bool:

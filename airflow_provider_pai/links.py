@@ -1,4 +1,4 @@
-"""The button on a task that opens what a run came from in the PAI console.
+"""The buttons on a task: what a run came from in the PAI console, and a gate's verdict in Airflow.
 
 No page of a run or an experiment is documented, so none is invented: the link leads to the run's source.
 """
@@ -7,15 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
-from airflow_provider_pai._compat import BaseOperator, BaseOperatorLink, pushed_link
+from airflow_provider_pai._compat import BaseOperator, BaseOperatorLink, pushed_link, web_url
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.signing import percent_encode
 from airflow_provider_pai.connection import CONSOLE_FIELDS, fill_in
+from airflow_provider_pai.ui import GATES_PAGE
 
-__all__ = ["LINK_KEY", "PaiRunLink", "console_url", "link_key", "push_link", "run_url"]
+__all__ = [
+    "LINK_KEY",
+    "VERDICT_KEY",
+    "PaiRunLink",
+    "PaiVerdictLink",
+    "console_url",
+    "link_key",
+    "push_link",
+    "run_url",
+    "verdict_url",
+]
 
 LINK_KEY = "pai_run_link"
+VERDICT_KEY = "pai_verdict_link"
 CONSOLE = "https://pai.console.aliyun.com/"
 SOURCE_PAGES = {  # of a training job as the vendor's own GetTrainingJob writes it (TrainingJobUrl)
     "TrainingService": "#/training/jobs/{source_id}",
@@ -79,3 +92,19 @@ class PaiRunLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Return the link that the task pushed, or nothing before it has run."""
         return pushed_link(operator, ti_key, LINK_KEY) or ""
+
+
+def verdict_url(ti: Any) -> str:
+    """Return the address of a gate's verdict; where Airflow does not know its own, one relative to it."""
+    place = "/".join(quote(str(part), safe="") for part in (ti.dag_id, ti.run_id, ti.task_id, ti.map_index))
+    return "/".join(filter(None, [web_url(), f"{GATES_PAGE}/?verdict={place}"]))
+
+
+class PaiVerdictLink(BaseOperatorLink):
+    """Open a gate's verdict on the page "PAI gates", which Airflow has from 3.1 on."""
+
+    name = "Verdict"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """Return the link that the gate left, or nothing before it has decided."""
+        return pushed_link(operator, ti_key, VERDICT_KEY) or ""

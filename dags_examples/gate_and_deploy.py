@@ -1,8 +1,9 @@
 """Deploy the best evaluated run, if it is good enough; else say why not.
 
 Shows `PaiRunGateOperator` asking PAI by itself: of the runs of the last week that were evaluated it judges
-the one with the highest accuracy, and the DAG goes on with `deploy` or with `report`. The verdict is in XCom,
-and as a table in the log of the task `gate`.
+the one with the highest accuracy. It must be no worse than the champion, the run with the label
+`champion:true`, if there is one. The DAG goes on with `deploy` or with `report`. The verdict is in XCom, as a
+table in the log of the task `gate`, and from Airflow 3.1 on behind the task's button *Verdict*.
 
 Needs a connection `pai_default`. Nothing is written to PAI.
 """
@@ -34,7 +35,9 @@ def pai_gate_and_deploy() -> None:
         labels="is_evaluation:true",
         created_after=midnight(-7),
         select="highest accuracy",
-        metrics={"accuracy": ">= {{ params.floor }}", "log_loss": "< 0.35"},
+        baseline_labels="champion:true",
+        missing_baseline="pass",
+        metrics={"accuracy": [">= {{ params.floor }}", ">= baseline"], "log_loss": "< 0.35"},
         follow_if_passed="deploy",
         follow_if_failed="report",
     )

@@ -69,3 +69,7 @@ class Airflow:
         for dag in self.call("GET", "/api/v2/dags")["dags"]:
             if dag["timetable_summary"] is None:
                 self.call("PATCH", f"/api/v2/dags/{dag['dag_id']}", {"is_paused": False})
+
+    def start(self, dag_id: str) -> None:
+        """Start a DAG run."""
+        self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})

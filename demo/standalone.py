@@ -42,7 +42,8 @@ def standalone(home: Path, environment: dict[str, str], port: int) -> Iterator[s
     settings = {
         "AIRFLOW__API__HOST": LOOPBACK,
         "AIRFLOW__API__PORT": str(port),
-        "AIRFLOW__API__BASE_URL": f"http://{LOOPBACK}:{port}",
+        # May be under a path.
+        "AIRFLOW__API__BASE_URL": environment.get("AIRFLOW__API__BASE_URL", f"http://{LOOPBACK}:{port}"),
         # The same in Airflow 2.
         "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": LOOPBACK,
         "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(port),

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import requests
 
 from airflow_provider_pai import api
+from airflow_provider_pai.ui import GATES_PAGE
 from demo.local import CHECKOUT, KEY, airflow_environment, emulator, fresh_home
 from demo.rest import Airflow
 from demo.standalone import LOG, PASSWORD, USER, AirflowDiedError, check, free_port, standalone
@@ -29,19 +30,29 @@ EVALUATED = {
 }
 
 
+CHAMPION = {"resnet-101": {"accuracy": 0.941, "log_loss": 0.229}}
+"""No evaluated run is as good as this one, so that the gate of JUDGED does not pass."""
+EPOCHS = 30
+JUDGED, TIMES = "pai_gate_and_deploy", 2
+
+
 def seed(client: api.PaiClient) -> None:
-    """Leave a few evaluated runs in the local PAI, for the examples that only read."""
+    """Leave a few evaluated runs and a champion in the local PAI, for the examples that only read."""
     workspace_id = client.run(api.get_default_workspace()).workspace_id
     experiment_id = client.run(api.get_or_create_experiment("image-models", workspace_id=workspace_id))
-    for number, (name, metrics) in enumerate(EVALUATED.items(), start=1):
+    for number, (name, metrics) in enumerate([*EVALUATED.items(), *CHAMPION.items()], start=1):
         run = api.create_run(
             experiment_id,
             name=name,
-            labels={"is_evaluation": "true"},
+            labels={"champion": "true"} if name in CHAMPION else {"is_evaluation": "true"},
             source_type="TrainingService",  # what the button to the PAI console leads to
             source_id=f"train{number:08}",
         )
-        client.run(api.log_run_metrics(client.run(run), metrics))
+        run_id = client.run(run)
+        for epoch in range(EPOCHS):
+            learnt = {"accuracy": metrics["accuracy"] - 0.3 * (1 - epoch / (EPOCHS - 1)) ** 3}
+            client.run(api.log_run_metrics(run_id, learnt, step=epoch))
+        client.run(api.log_run_metrics(run_id, {"log_loss": metrics["log_loss"]}))
 
 
 @contextmanager
@@ -98,9 +109,13 @@ def serve(port: int, interrupted: threading.Event) -> None:
             if not until(airflow.has_dags):
                 return
             airflow.unpause()
+            for _ in range(TIMES):
+                airflow.start(JUDGED)
             for error in airflow.import_errors():
                 print(error, file=sys.stderr)
             print(f"Airflow: {airflow.url}  user: {USER}  password: {PASSWORD}  (Ctrl-C ends it)", flush=True)
+            where = f"{airflow.url}/{GATES_PAGE}/, or the button Verdict on the task gate of {JUDGED}"
+            print(f"A gate that did not pass, in a few seconds: {where}", flush=True)
             while not interrupted.wait(1):
                 check(process)
             print("Stopping …", flush=True)

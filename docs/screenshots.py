@@ -1,4 +1,4 @@
-"""Keep the pictures that tests/e2e/test_forms.py has left, as PNGs of few colours: `make screenshots`."""
+"""Keep the pictures that the tests in the browser have left, as PNGs of few colours: `make screenshots`."""
 
 from __future__ import annotations
 

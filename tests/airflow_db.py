@@ -162,10 +162,10 @@ class Ran:
             )
             return query.one()
 
-    def button(self, task_id: str, map_index: int = -1) -> str | None:
-        """The link of a task's PAI button, found as Airflow's web server does: by the serialized DAG."""
+    def button(self, task_id: str, map_index: int = -1, name: str = "PAI console") -> str | None:
+        """The link of one of a task's buttons, found as Airflow's web server does: by the serialized DAG."""
         serialized = serialize(self.dag).get_task(task_id)
-        link: str | None = serialized.get_extra_links(self.instance(task_id, map_index), "PAI console")
+        link: str | None = serialized.get_extra_links(self.instance(task_id, map_index), name)
         return link
 
 

@@ -80,13 +80,13 @@ def test_the_wheel_holds_the_package_and_its_metadata_and_nothing_else() -> None
     with zipfile.ZipFile(only("*.whl")) as wheel:
         names = content(wheel.namelist(), f"{PACKAGE}-{VERSION}.dist-info")
         metadata = email.message_from_bytes(wheel.read(f"{PACKAGE}-{VERSION}.dist-info/METADATA"))
-    assert f"{PACKAGE}/py.typed" in names
+    assert {f"{PACKAGE}/py.typed", f"{PACKAGE}/ui/page/index.html"} <= names
     shipped = {name.replace("dags_examples", f"{PACKAGE}/example_dags") for name in examples()}
     metadata_files = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     assert names == package() | shipped | metadata_files
     assert (metadata["Name"], metadata["Version"]) == ("airflow-provider-pai", VERSION)
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert metadata.get_all("Provides-Extra") == ["credentials", "oss"]
+    assert metadata.get_all("Provides-Extra") == ["credentials", "oss", "ui"]
 
 
 def test_the_sdist_holds_what_the_wheel_is_built_from_and_nothing_else() -> None:

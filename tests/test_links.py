@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from airflow_db import SECRET, VERSION, airflow_db, first, new_dag, pai, run_dag
 
+from airflow_provider_pai.gating.history import HISTORY_KEY
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.links import LINK_KEY, PaiRunLink
-from airflow_provider_pai.operators import PaiListRunsOperator
+from airflow_provider_pai.operators import PaiListRunsOperator, PaiRunGateOperator
 from airflow_provider_pai.sensors import PaiRunSensor
 
 CONSOLE = "https://pai.console.aliyun.com/"
@@ -177,3 +179,53 @@ def test_before_a_task_has_run_there_is_no_link() -> None:
         operator = PaiListRunsOperator(task_id="list")
     key = first("TaskInstanceKey", "airflow.models.taskinstancekey", "airflow.models.taskinstance")
     assert PaiRunLink().get_link(operator, ti_key=key(dag.dag_id, "list", "never", 1)) == ""
+
+
+@pytest.mark.parametrize("base", [None, "http://127.0.0.1:8080", "https://airflow.example/data/airflow/"])
+def test_after_a_gate_the_button_opens_its_verdict_where_airflow_has_the_page(
+    pai: Any, monkeypatch: pytest.MonkeyPatch, base: str | None
+) -> None:
+    if base is not None:
+        monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
+    pai.add_run("one", labels={"n": "1"}, metrics={"accuracy": 0.8})
+    with new_dag() as dag:
+        PaiRunGateOperator(task_id="gate", labels="n:1", metrics={"accuracy": ">= 0.9"})
+        PaiRunGateOperator(task_id="fails", labels="n:1", metrics={"accuracy": ">= 0.9"}, on_fail="fail")
+        PaiRunGateOperator.partial(task_id="each", metrics={"accuracy": ">= 0.9"}, on_fail="fail").expand(
+            labels=["n:1", "n:2"]
+        )
+        PaiRunGateOperator(task_id="broken", labels="n:1", metrics={"accuracy": "> 0"}, pai_conn_id="none")
+        PaiListRunsOperator(task_id="list", labels="n:1")
+    ran = run_dag(dag)
+    tasks = [("gate", -1), ("fails", -1), ("each", 0), ("each", 1)]
+    if VERSION < (3, 1):
+        assert [ran.button(*task, name="Verdict") for task in tasks] == [None] * 4
+        assert ran.xcom("gate", HISTORY_KEY) is None
+        return
+    page = f"{base.rstrip('/')}/pai/gates/" if base else "pai/gates/"
+    where = [f"{dag.dag_id}/{quote(ran.run_id, safe='')}/{task_id}/{index}" for task_id, index in tasks]
+    assert [ran.button(*task, name="Verdict") for task in tasks] == [f"{page}?verdict={at}" for at in where]
+    assert not ran.button("broken", name="Verdict")
+    assert ran.button("list", name="Verdict") is None
+    (series,) = ran.xcom("gate", HISTORY_KEY)["series"]
+    assert (series["metric"], series["points"]) == ("accuracy", [[0, 0.8]])
+    assert ran.xcom("each", HISTORY_KEY, 1) == {"runs": [], "series": [], "left_out": 0}
+
+
+@pytest.mark.skipif(VERSION < (3, 1), reason="the page is there from Airflow 3.1 on")
+def test_a_gate_decides_also_where_pai_shows_no_history_and_the_console_is_mistaken(
+    pai: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"conn_type": "pai", "host": pai.url, "login": pai.access_key_id, "password": SECRET}
+    monkeypatch.setenv("AIRFLOW_CONN_LINKED", json.dumps({**fields, "extra": {"console_url": "nowhere"}}))
+    pai.add_run("one", labels={"n": "1"}, metrics={"accuracy": 0.8})
+    pai.inject("server_error", action="ListRunMetrics")
+    with new_dag() as dag:
+        gate = PaiRunGateOperator(
+            task_id="gate", labels="n:1", metrics={"accuracy": "> 0"}, pai_conn_id="linked"
+        )
+    ran = run_dag(dag)
+    assert ran.states == {"gate": "success"}
+    (run,) = ran.xcom("gate", HISTORY_KEY)["runs"]
+    assert (run["name"], run["url"]) == ("one", None)
+    assert gate.task_id == "gate"

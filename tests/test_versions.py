@@ -12,6 +12,7 @@ from test_triggers import in_one_loop, more_polls, quota, the_poller, triggerer,
 
 from airflow_provider_pai._compat import starts_in_triggerer
 from airflow_provider_pai.sensors import PaiRunSensor
+from airflow_provider_pai.ui.plugin import HAS_PAGE
 from airflow_provider_pai.waiting.handover import trigger_arguments
 
 PAGE = Path(__file__).parent.parent / "docs" / "versions.md"
@@ -119,6 +120,7 @@ async def test_all_waits_with_the_same_labels_share_one_poll(pai: Any, quota: No
 def test_what_is_done_in_silence_is_as_the_page_says() -> None:
     stores = first("AssetStateStoreAccessors", "airflow.sdk.execution_time.context")
     assert said("Announced runs outlive a restart of the triggerer") == (stores is not None)
+    assert said("[Page of gates](gating.md#the-page-pai-gates), and the button *Verdict*") == HAS_PAGE
 
 
 @pytest.mark.skipif(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_pai._base import FILTERS, RunFilterOperator, is_later
 from airflow_provider_pai._compat import AirflowFailException, BranchMixIn, skip_instances
 from airflow_provider_pai._xcom import small_enough
-from airflow_provider_pai.api.errors import PaiUsageError
+from airflow_provider_pai.api.errors import PaiError, PaiUsageError
 from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.parameters import whole_number
 from airflow_provider_pai.gating.given import flat, run_of
+from airflow_provider_pai.gating.history import HISTORY_KEY, gate_history
 from airflow_provider_pai.gating.rules import MetricRule, MetricRules, parse_rules
-from airflow_provider_pai.gating.verdict import MissingBaseline, Selection, Verdict, judge
+from airflow_provider_pai.gating.verdict import Histories, MissingBaseline, Selection, Verdict, judge
+from airflow_provider_pai.links import VERDICT_KEY, PaiVerdictLink, console_url, verdict_url
+from airflow_provider_pai.ui.plugin import HAS_PAGE
 
 if TYPE_CHECKING:
     from airflow_provider_pai._compat import Context
@@ -76,6 +80,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         "metrics": "json",
         "runs": "json",
     }
+    operator_extra_links = (*RunFilterOperator.operator_extra_links, *([PaiVerdictLink()] * HAS_PAGE))
     ui_color = "#fde2c8"
     inherits_from_skipmixin = True  # so that Airflow 3 skips tasks again that are cleared
 
@@ -181,7 +186,9 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
             self._check_skipping(context)
             self._check_followers()
             runs = self._found() if self._asks else self._given()
-            verdict = self._judge(runs)
+            baselines = self._baselines()
+            histories: Histories = {}
+            verdict = self._judge(runs, baselines, histories)
             what = f"A verdict with {len(verdict.checks)} checks"
             small_enough(verdict.to_dict(), what, "Lower max_runs, or select one run.")
             chosen = verdict.run and verdict.run["run_id"]
@@ -191,6 +198,8 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         self.log.info("The gate %s: %s.\n\n%s\n", outcome, verdict.reason, verdict.table())
         if "ti" in context and self.do_xcom_push:  # Airflow 3 skips by an exception, so nothing is returned
             context["ti"].xcom_push("return_value", verdict.to_dict())
+            if HAS_PAGE:
+                self._keep_history(context, verdict, [*runs, *baselines], histories)
         if not verdict.passed and self.on_fail == "fail":
             raise AirflowFailException(f"The gate did not pass: {verdict.reason}.")
         branch = "follow_if_passed" if verdict.passed else "follow_if_failed"
@@ -249,21 +258,38 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
                     f"{', '.join(sorted(self.downstream_task_ids)) or 'none'}."
                 )
 
-    def _judge(self, runs: list[Run]) -> Verdict:
-        rules = self._rules(self.metrics)
-        baselines: list[Run] = []
-        if any(rule.baseline for rule in rules):
-            baselines = self._list(labels=self.baseline_labels, **self.given(["workspace_id"]))
-            self.note(self.hook, read=baselines)
+    def _baselines(self) -> list[Run]:
+        if not any(rule.baseline for rule in self._rules(self.metrics)):
+            return []
+        baselines = self._list(labels=self.baseline_labels, **self.given(["workspace_id"]))
+        self.note(self.hook, read=baselines)
+        return baselines
+
+    def _judge(self, runs: list[Run], baselines: list[Run], histories: Histories) -> Verdict:
         flow = judge(
             runs,
-            rules,
+            self._rules(self.metrics),
             baselines=baselines,
             select=self.select,
             missing_baseline=self.missing_baseline,
             sought=self._sought(),
+            histories=histories,
         )
         return self.hook.client().run(flow)
+
+    def _keep_history(
+        self, context: Context, verdict: Verdict, runs: list[Run], histories: Histories
+    ) -> None:
+        """Push what the page "PAI gates" shows beside the verdict, and let the gate's button lead there."""
+        try:
+            settings, urls = self.hook.settings, {}
+            with suppress(PaiError):  # the connection's console_url may not be one
+                urls = {run.run_id: console_url([run], settings.region, settings.console_url) for run in runs}
+            kept = self.hook.client().run(gate_history(verdict, runs, histories, urls))
+            context["ti"].xcom_push(HISTORY_KEY, kept)
+            setattr(self, VERDICT_KEY, verdict_url(context["ti"]))
+        except Exception:  # it only decorates
+            self.log.warning("The page of gates does not show this verdict.", exc_info=True)
 
     def _sought(self) -> str:
         if not self._asks:

@@ -34,6 +34,7 @@ __all__ = [
     "Judgement",
     "MetricRule",
     "MetricRules",
+    "by_step",
     "format_numbers",
     "parse_rules",
     "unusable",
@@ -92,13 +93,9 @@ class MetricRule(msgspec.Struct, frozen=True, kw_only=True):
     def value_in(self, metrics: Iterable[Metric]) -> float | None:
         """Return the value that this rule is about, or ``None`` if it is missing.
 
-        Where a step was logged twice, its last value counts. A metric without a step is at step 0. One NaN
-        makes ``max`` and ``min`` NaN, since the value in its place is unknown.
+        One NaN makes ``max`` and ``min`` NaN, since the value in its place is unknown.
         """
-        steps: dict[int, float] = {}
-        ours = [metric for metric in metrics if metric.key == self.metric]
-        for metric in sorted(ours, key=lambda metric: (metric.step or 0, metric.timestamp or 0)):
-            steps[metric.step or 0] = metric.value
+        steps = by_step(metrics, self.metric)
         values = list(steps.values())
         if self.reading == "step":
             return steps.get(self.step or 0)
@@ -134,6 +131,16 @@ class MetricRule(msgspec.Struct, frozen=True, kw_only=True):
             return _exact(baseline)
         limit: Fraction = OPERATORS[self.operator](_exact(baseline), Fraction(self.number))
         return limit
+
+
+def by_step(metrics: Iterable[Metric], key: str) -> dict[int, float]:
+    """Return the value of a metric at each step, in order.
+
+    Where a step was logged twice, its last value counts. A metric without a step is at step 0.
+    """
+    ours = [metric for metric in metrics if metric.key == key]
+    ours.sort(key=lambda metric: (metric.step or 0, metric.timestamp or 0))
+    return {metric.step or 0: metric.value for metric in ours}
 
 
 def unusable(whose: str, subject: str, value: float | None) -> str | None:

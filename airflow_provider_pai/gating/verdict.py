@@ -21,8 +21,10 @@ from airflow_provider_pai.api.metrics import metric_history
 from airflow_provider_pai.api.models import Metric, Run, json_number, last_values
 from airflow_provider_pai.gating.rules import Judgement, MetricRule, format_numbers, unusable
 
-__all__ = ["Check", "Selection", "Verdict", "judge"]
+__all__ = ["Check", "Histories", "Selection", "Verdict", "judge"]
 
+Histories = dict[tuple[str, str], list[Metric]]
+"""All values that PAI has, by run id and metric, of those that were read."""
 MissingBaseline = Literal["fail", "pass"]
 NOTHING = "there is no run to judge"
 
@@ -141,6 +143,7 @@ def judge(
     select: str = "newest",
     missing_baseline: MissingBaseline = "fail",
     sought: str = "",
+    histories: Histories | None = None,
 ) -> Flow[Verdict]:
     """Judge runs by rules. A rule with ``baseline`` must hold against each of ``baselines`` but the run.
 
@@ -150,8 +153,9 @@ def judge(
 
     :param missing_baseline: whether a rule with ``baseline`` passes while there is no baseline run.
     :param sought: where the runs should have come from, for the reason of a verdict without a run.
+    :param histories: takes the histories that the rules needed.
     """
-    evaluator = _Evaluator(rules, baselines, missing_baseline, sought)
+    evaluator = _Evaluator(rules, baselines, missing_baseline, sought, {} if histories is None else histories)
     selection = Selection.parse(select)
     newest_first = sorted(runs, key=_created, reverse=True)
     if selection.which in ("all", "any"):
@@ -176,12 +180,13 @@ class _Evaluator:
         baselines: Sequence[Run],
         missing_baseline: MissingBaseline,
         sought: str,
+        histories: Histories,
     ) -> None:
         self.rules = rules
         self.baselines = baselines
         self.missing_baseline = missing_baseline
         self.nothing = f"{NOTHING}: {sought}" if sought else NOTHING
-        self.histories: dict[tuple[str, str], list[Metric]] = {}
+        self.histories = histories
 
     def one(self, run: Run | None, among: Sequence[Run], selection: Selection) -> Flow[Verdict]:
         if run is None:

@@ -32,7 +32,7 @@ def is_choice(name: str) -> bool:
 def chromium() -> Iterator[Browser]:
     """Start the machine's Chromium."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert path, "No Chromium is on the PATH; `make forms` installs Debian's, or says what to install."
+    assert path, "No Chromium is on the PATH; `make browser` installs Debian's, or says what to install."
     expect.set_options(timeout=SECONDS * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))

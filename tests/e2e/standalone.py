@@ -21,7 +21,7 @@ import psutil
 import pytest
 from outside import CHECKOUT, SECONDS, AirflowApi, airflow_environment, family, until
 
-from demo.standalone import USER, check, end, free_port, members, standalone
+from demo.standalone import LOOPBACK, USER, check, end, free_port, members, standalone
 
 T = TypeVar("T")
 
@@ -125,14 +125,18 @@ def running(
     programs: Path = Path(sys.executable).parent,
     kind: type[Airflow] = Airflow,
     seconds: float = SECONDS,
+    path: str = "",
 ) -> Iterator[Airflow]:
     """Run `airflow standalone` with DAGs of its own home, and end all that it started.
 
-    ``programs`` is the folder with the `airflow` to run; it may take ``seconds`` to start.
+    ``programs`` is the folder with the `airflow` to run; it may take ``seconds`` to start. It answers below
+    a path, such as ``/data/airflow``.
     """
     port = free_port()
+    settings = {**settings, "API__BASE_URL": f"http://{LOOPBACK}:{port}{path}"}
     with standalone(home, airflow_environment(home, mark, settings, programs), port) as process:
         airflow = kind(home, port, process)
+        airflow.url += path
         try:
             until(airflow.is_healthy, f"a healthy Airflow; its log is {json.dumps(str(home))}", seconds)
             airflow.log_in()

@@ -1,7 +1,8 @@
 """The connection form and a task's PAI link in a real browser, on a real Airflow of each kind of form.
 
-What is expected is drawn from the provider's table of fields. `make forms` runs this in the newest Airflow's
-environment; the other Airflows run from theirs. The newest one's pictures are left in .airflow/pictures.
+What is expected is drawn from the provider's table of fields. `make browser` runs this in the newest
+Airflow's environment; the other Airflows run from theirs. The newest one's pictures are left in
+.airflow/pictures.
 """
 
 from __future__ import annotations

@@ -124,6 +124,14 @@ def test_serves_the_examples_until_it_is_interrupted(start: Callable[..., Ui]) -
     assert "train00000001" in links["PAI console"]
     assert len(get(f"{runs}/e2e/taskInstances/describe/listMapped")["task_instances"]) == 3
 
+    gates = "dags/pai_gate_and_deploy/dagRuns/~/taskInstances/gate/xcomEntries?xcom_key=return_value"
+    while not (listed := get(gates)["xcom_entries"]) and time.monotonic() < deadline:
+        time.sleep(1)
+    gate = f"dags/pai_gate_and_deploy/dagRuns/{listed[0]['run_id']}"
+    verdict = get(f"{gate}/taskInstances/gate/xcomEntries/return_value")["value"]
+    assert "0.934 is not >= 0.941" in verdict["reason"]
+    assert session.get(f"{url}/pai/gates/", timeout=30).ok
+
     second = start("--port", "0")
     assert second.process.wait(timeout=60) == 1
     assert "Another" in second.output.get(timeout=10)
