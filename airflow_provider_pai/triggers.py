@@ -114,9 +114,9 @@ class PaiRunTrigger(WaitingTrigger):
         return RunCondition.of(**given)
 
     def updates_for(self, condition: RunCondition) -> AsyncGenerator[tuple[Update, Subscription], None]:
-        """Yield what PAI says about it, for ever."""
+        """Yield what PAI answers about the condition, for ever."""
         return run_updates(self, condition.query, condition.enough)
 
     def pending(self, found: list[Run]) -> list[str]:
-        """Return which of the runs that were found may come to meet rules for metrics later."""
+        """Return the ids of the runs that were found and may meet rules for metrics later."""
         return [run.run_id for run in found] if self.metrics else []

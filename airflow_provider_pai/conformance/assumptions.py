@@ -54,7 +54,7 @@ class Assumption:
 
 
 def assumption(
-    question: str, *, assumed: str, setting: str = "Nowhere."
+    question: str, *, assumed: str, setting: str = "Nothing."
 ) -> Callable[[Callable[[Scene], Flow[Finding]]], Assumption]:
     """Turn a flow into the check of an assumption. The assumption has the flow's name."""
     return lambda check: Assumption(check.__name__, question, assumed, setting, check)

@@ -48,7 +48,7 @@ def _token(listing: Listing, page: int) -> str:
 
 @assumption(
     "May a token come twice?",
-    assumed="No: a repeated token raises a `PaiPagingError`, and does not loop.",
+    assumed="No: at a repeated token the listing fails with a `PaiPagingError`.",
     setting=f"If one does: {FEWER_PAGES}",
 )
 def token_repeats(scene: Scene) -> Flow[Finding]:

@@ -156,7 +156,7 @@ def model_labels(scene: Scene) -> Flow[Finding]:
 
 
 @assumption(
-    "Which name has a version that is created without one, and what if a name is taken?",
+    "Which name does a version get if it is created without one, and what happens if a name is taken?",
     assumed="PAI counts up, and its answer has the name. A name that is taken is refused, with 409 or with "
     "words such as `exists`.",
     setting="If PAI refuses in other words, or not at all: leave `version_name` out. Please report the code.",

@@ -105,9 +105,9 @@ def experiment_names(scene: Scene) -> Flow[Finding]:
     "How soon does `ListRuns` find a new run by its label?",
     assumed="At once. A tracked task looks for its run by a label: in a retry, and once more after it has "
     "created one, in case another did so too.",
-    setting="Give tracked tasks a `retry_delay` that is longer. A retry that comes before may create another "
-    "run of the same label, and so may a try that starts at the same moment. Later tries write to the older "
-    "one.",
+    setting="Give tracked tasks a `retry_delay` that is longer than that. A retry that comes before may "
+    "create another run of the same label, and so may a try that starts at the same moment. Later tries "
+    "write to the older one.",
 )
 def new_label(scene: Scene) -> Flow[Finding]:
     """Create a run with a label, and list until it is found by it."""
@@ -228,7 +228,7 @@ def _logged(scene: Scene, run_id: str, key: str) -> Flow[tuple[dict[str, Any], A
 @assumption(
     "How does PAI send NaN?",
     assumed="As a bare word, as text, or as null. The client refuses to log it, since JSON has no NaN.",
-    setting="Log finite values only: a gate would use the value that PAI shows instead.",
+    setting="Log finite values only: otherwise a gate uses the value that PAI shows in place of NaN.",
 )
 def nan(scene: Scene) -> Flow[Finding]:
     """Log NaN as text, as other clients may, and read it back."""

@@ -12,7 +12,7 @@
              │
              ├─ new or changed runs match a question ─▶ it is due
              ├─ TotalCount says that something changed further back, or PAI
-             │  tells no TotalCount ─▶ questions that the page does not show are doubted
+             │  sends no TotalCount ─▶ questions that the page does not show are doubted
              ▼
            due and doubted questions: pages are read back while that costs fewer requests
            than asking each question exactly; the rest is asked
@@ -24,9 +24,9 @@ The concepts:
 
 - **condition** (``condition.py``): what ends a wait; the same object decides in a worker (``sensor.py``) and
   in the triggerer (``trigger.py``).
-- **handover** (``handover.py``): what the sensor tells its trigger, and whether the task may end there.
-- **question** and **subscription** (``questions.py``, ``run_questions.py``): a query, asked once for all who
-  ask it, and the queue of one who does.
+- **handover** (``handover.py``): what the sensor passes to its trigger, and whether the task may end there.
+- **question** and **subscription** (``questions.py``, ``run_questions.py``): a query, sent to PAI once for
+  all its subscribers, and the queue of one subscriber.
 - **poller** (``poller.py``, ``run_poller.py``): the task that polls; **interval**: the shortest that a
   subscriber wants.
 - **reading back** (``listing.py``): pages that are read one after another, over several intervals if need be.
@@ -36,6 +36,6 @@ The concepts:
 - **client** (``client.py``): follows its Connection, shared by all pollers of it.
 - **announcing** (``announcing.py``): what an asset's watcher has announced, and what a restart means for it.
 
-Waits for a model's version (``registry/``) are the same, but for the condition and the poller: a poll reads
-all versions of the model.
+Waits for a model's version (``registry/``) differ in the condition and the poller alone: a poll reads all
+versions of the model.
 """

@@ -1,15 +1,15 @@
 """Start a DAG when something new is there: what the triggers of Airflow's asset watchers share.
 
-**What is not announced.** The newest :data:`REMEMBERED` that matched are remembered, as announced or as known
-from the start. What is older than all of those and comes to match only now is not announced: PAI does not say
-when a label was set, so what was never read cannot be told from what has carried its label for long.
+**What is not announced.** The trigger remembers the newest :data:`REMEMBERED` runs or versions that matched,
+as announced or as known from the start. One that is older than all of those, and matches only now, is not
+announced: PAI does not say when a label was set, so it may have matched for a long time.
 
-**What a restart of the triggerer may repeat or miss.** On Airflow 3.3 what was announced is kept in the
-asset's state store. What comes to match while the triggerer is down is announced when it is back; nothing is
-lost. It is stored :data:`SETTLE_SECONDS` after it was announced, when Airflow has the event in its database,
-so a triggerer that is killed in between announces it again. On Airflow 3.0 to 3.2 there is no such store:
-what matches when the trigger starts counts as known, so that a restart repeats nothing and misses what came
-to match while it was down.
+**What a restart of the triggerer may repeat or miss.** On Airflow 3.3 the record of what was announced is
+kept in the asset's state store. What newly matches while the triggerer is down is announced when it is back;
+nothing is lost. The record is stored :data:`SETTLE_SECONDS` after an event, when Airflow has the event in its
+database, so a triggerer that is killed in between announces it again. On Airflow 3.0 to 3.2 there is no such
+store: what matches when the trigger starts counts as known. So a restart repeats nothing, and misses what
+newly matched while the triggerer was down.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if BaseEventTrigger is None:
 REMEMBERED = 1000
 """How many are remembered as announced: 40 KB in the state store, whose values should stay below 64."""
 SETTLE_SECONDS = 3.0
-"""How long after an event what it announced is stored."""
+"""Seconds after an event until the record of what was announced is stored."""
 _EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
@@ -82,7 +82,7 @@ def _ms(match: Match) -> int:
 
 
 class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
-    """Fire for whatever newly matches. It never ends by itself.
+    """Fire for everything that newly matches. It never ends by itself.
 
     A poll that fails is logged and followed by the next one an interval later. What a restart may repeat or
     miss: :mod:`airflow_provider_pai.waiting.announcing`.
@@ -90,7 +90,7 @@ class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
 
     @abstractmethod
     def matches(self) -> AsyncGenerator[list[Match], None]:
-        """Yield all that match, or what newly does, for ever; the first time all."""
+        """Yield all that matches at first, and then all or what newly matches, for ever."""
 
     @abstractmethod
     def payloads(self, news: list[Any]) -> list[dict[str, Any]]:
@@ -118,14 +118,14 @@ class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
 
     @property
     def _key(self) -> str:
-        """Name what is stored after what is asked: watchers with other filters may share an asset."""
+        """Name the record by a digest of the question: watchers with other filters may share an asset."""
         digest = hashlib.sha256(json.dumps(self.asked(), sort_keys=True).encode()).hexdigest()
         return f"pai_announced_{digest[:16]}"
 
     async def _recall(self, present: list[Match]) -> Announced | None:
         """Return what was announced before; where nothing is stored, what is there now counts as known.
 
-        ``None``, after an interval, while Airflow does not tell.
+        ``None``, after an interval, while Airflow does not answer.
         """
         try:
             for store in asset_stores(self):
@@ -135,7 +135,9 @@ class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
         except (
             Exception
         ) as error:  # raised, it would end the watcher, and Airflow would start it over at once
-            self.log.warning("What was announced cannot be read yet: %s: %s", type(error).__name__, error)
+            self.log.warning(
+                "The record of what was announced cannot be read yet: %s: %s", type(error).__name__, error
+            )
             await asyncio.sleep(self.poke_interval)
             return None
         announced = Announced()
@@ -148,4 +150,4 @@ class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
             try:
                 await store.aset(self._key, announced.stored())
             except Exception:  # the next event stores it again; until then a restart repeats
-                self.log.exception("What was announced could not be stored.")
+                self.log.exception("The record of what was announced could not be stored.")

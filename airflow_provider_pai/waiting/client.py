@@ -2,7 +2,7 @@
 
 A client follows its Connection: it is read again every :data:`REFRESH_SECONDS`, and at once when PAI no
 longer accepts the key, so that a rotated key is noticed. While the Connection cannot be read, which Airflow
-also reports as "not found", the client at hand goes on.
+also reports as "not found", the last client stays in use.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class SharedClient:
             except api.PaiTransportError as error:
                 if self._settings is None or self._settings == refused:
                     raise
-                log.warning("%s; going on with what it was", error)
+                log.warning("%s; the last settings stay in use", error)
                 self._read_at = time.monotonic()
         assert self._settings is not None and self._client is not None
         return self._settings, self._client

@@ -34,7 +34,7 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.min_runs < 1:
             raise PaiUsageError(
-                f"min_runs={self.min_runs} would be met by nothing at all; wait for at least 1."
+                f"min_runs={self.min_runs} would be met without any run; wait for at least 1."
             )
         if self.max_runs < self.min_runs:
             raise PaiUsageError(
@@ -47,13 +47,13 @@ class RunCondition(msgspec.Struct, frozen=True, kw_only=True):
         if self.metrics is not None:
             wait_rules(self.metrics)
             if not self.query.needs_details:
-                raise PaiUsageError("metrics are not listed with verbose=False; leave it out.")
+                raise PaiUsageError("metrics are not listed with verbose=False; leave verbose out.")
 
     @classmethod
     def of(cls, **given: Any) -> RunCondition:
-        """Return what the arguments mean that a task or a trigger was given; a number may be text.
+        """Return the condition that the arguments of a task or a trigger mean; a number may be text.
 
-        :raises PaiUsageError: arguments that cannot be meant, as ``None``, with what to write instead.
+        :raises PaiUsageError: arguments that make no sense, such as ``None``, with what to write instead.
         """
         bounds = {name: given.pop(name) for name in ("min_runs", "max_runs", "metrics") if name in given}
         for name, value in bounds.items():
@@ -139,7 +139,7 @@ def check_narrow(labels: Any, run_id: Any) -> None:
 def interval_seconds(poke_interval: Any) -> float:
     """Return an interval between polls in seconds, from a number or a timedelta.
 
-    :raises PaiUsageError: one without which everybody would poll without a pause, or never.
+    :raises PaiUsageError: an interval with which a wait would poll without a pause, or never.
     """
     seconds = poke_interval.total_seconds() if isinstance(poke_interval, timedelta) else poke_interval
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e9:

@@ -32,17 +32,17 @@ PAYLOAD = (
 class PaiRunEventTrigger(AnnouncingTrigger):
     """Fire whenever runs newly match: for ``AssetWatcher(name=…, trigger=PaiRunEventTrigger(…))``.
 
-    One event for all that newly match at a poll, with the payload ``{"runs": [{run_id, name, labels,
-    metrics, …}, …]}``, or several where it would hold more than 100 runs or 1 MB; or one for each run, with
-    ``{"run": {…}}``. It never ends by itself: a poll that fails is logged and followed by the next one an
-    interval later. What a restart may repeat or miss: :mod:`airflow_provider_pai.waiting.announcing`.
+    One event for all runs that newly match at a poll, with the payload ``{"runs": [{run_id, name, labels,
+    metrics, …}, …]}``. More than 100 runs or 1 MB go into several events. With ``per_run`` one event for each
+    run, with the payload ``{"run": {…}}``. The trigger never ends by itself: a poll that fails is logged, and
+    the next one follows an interval later. What a restart may repeat or miss: :mod:`airflow_provider_pai.waiting.announcing`.
 
     :param labels: labels every run must carry, as a dict or as ``"key:value,key:value"``.
     :param metrics: only runs count whose last values meet these rules: ``{"accuracy": ">= 0.9"}``.
     :param poke_interval: time between polls, in seconds or as a timedelta; all triggers and sensors with the
         same labels share them.
     :param per_run: fire once for each run.
-    :raises PaiUsageError: what cannot be asked, when the DAG is parsed.
+    :raises PaiUsageError: when the DAG is parsed: arguments that make no sense.
     """
 
     question = QUESTION

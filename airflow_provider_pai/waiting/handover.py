@@ -42,7 +42,7 @@ def check_start_from_trigger(sensor: Sensor) -> None:
     if not starts_in_triggerer(templates=bool(templated)):
         given = f" Templates are in {', '.join(templated)}." if templated else ""
         raise PaiUsageError(
-            "start_from_trigger needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do."
+            "start_from_trigger needs Airflow 3.3; without templates it works on 2.10, 2.11 and 3.0 too."
             f"{given} Leave it out, and the wait starts in a worker."
         )
     for name, value in trigger_arguments(sensor).items():

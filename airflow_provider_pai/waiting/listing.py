@@ -69,7 +69,7 @@ class Listing:
         self.runs: dict[str, Run] = {}
         self.since = LATEST
         self.total: int | None = None
-        """TotalCount, as the newest page told it."""
+        """TotalCount of the newest page."""
         self._accepted: int | None = None
         self.in_order = True
         """False once the service listed in another order than it was asked for."""
@@ -134,7 +134,7 @@ class Listing:
         }
         if self._accepted is not None:
             self._accepted -= len(deeper)
-        # Told all the same: whether one of them is new cannot be known.
+        # Sent nevertheless: whether one of them is new cannot be known.
         news = [run for run in page.runs if self.runs.get(run.run_id) != run]
         for run in reversed(page.runs):  # of equal times the older first, as PAI lists them
             self._put(run, poll)
@@ -166,14 +166,14 @@ class Listing:
 
     @property
     def further_back(self) -> int | None:
-        """How many runs lie further back by TotalCount, or ``None`` where PAI does not tell it."""
+        """How many runs lie further back by TotalCount, or ``None`` if PAI sends none."""
         if self.total is None:
             return None
         return self.total - (len(self.runs) if self.in_order else 0)
 
     @property
     def discrepancy(self) -> int | None:
-        """By how many runs TotalCount differs from what is known; ``None`` where PAI does not tell it.
+        """By how many runs TotalCount differs from what is known; ``None`` if PAI sends none.
 
         0 means that nothing changed further back than the pages that were read just now.
         """
@@ -226,8 +226,8 @@ class Listing:
     def compare(self, query: RunQuery, answer: list[Run]) -> None:
         """Forget what PAI's own answer to a query, read over several pages, does not name.
 
-        Either it has gone, or it slid past the reading as another run went. Then it is news to whoever asked
-        once a page shows it.
+        Either the run has gone, or PAI skipped it because another run went while the pages were read. In the
+        second case subscribers receive it as new once a page shows it.
         """
         named = {run.run_id for run in answer}
         gone = [run.run_id for run in self.matching(query) if run.run_id not in named]

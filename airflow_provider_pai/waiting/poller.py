@@ -1,8 +1,8 @@
 """One poll for everybody who waits for the same.
 
-A poller owns a task that belongs to no trigger. Each interval it reads what has to be known from PAI, and
-sends each subscriber what concerns them. What is read is the affair of each kind of poller: runs of a
-workspace with the same labels (``run_poller.py``), or the versions of a model (``registry/poller.py``).
+A poller owns a task that belongs to no trigger. Each interval it queries PAI, and sends each subscriber what
+concerns them. Each kind of poller has its own query: the runs of a workspace with the same labels
+(``run_poller.py``), or the versions of a model (``registry/poller.py``).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Poller(ABC, Generic[Each]):
         """Ask PAI, and send its questions what concerns them.
 
         :param seconds_left: how long until the next poll.
-        :raises PaiError: the poll failed, which everybody is told.
+        :raises PaiError: the poll failed; every subscriber receives the error.
         """
 
     def under_way(self) -> list[asyncio.Task[Any]]:
@@ -55,7 +55,7 @@ class Poller(ABC, Generic[Each]):
         return []
 
     def add(self, question: Each, subscription: Subscription) -> Each:
-        """Begin to tell somebody what concerns a question; the first one starts the polls."""
+        """Add a subscriber to a question; the first one starts the polls."""
         question = self.questions.add(question, subscription)
         self._subscribed.set()
         if self._task is None:
@@ -72,14 +72,14 @@ class Poller(ABC, Generic[Each]):
             await asyncio.wait(left)
         for task in left:
             if not task.cancelled():
-                task.exception()  # nobody is left to hear of it
+                task.exception()  # nobody is left to receive it
 
     def _start(self) -> None:
         self._task = apart(self._run())
         self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Start again what ended although somebody waits: they would never be told anything."""
+        """Start the polls again if they ended although somebody waits, who would wait for ever."""
         if not self._closed:
             error = None if task.cancelled() else task.exception()
             log.error("The polls for %s ended and are started again.", self._topic, exc_info=error)
@@ -100,7 +100,7 @@ class Poller(ABC, Generic[Each]):
             except PaiError as error:
                 self.questions.fail(error)
             except Exception as error:
-                log.exception("A poll failed in an unforeseen way.")
+                log.exception("A poll failed with an unexpected error.")
                 self.questions.fail(UnforeseenError(f"{type(error).__name__}: {error}"))
             while (seconds := left()) > 0:  # whoever subscribes may want a shorter interval
                 # Not asyncio.wait_for: before Python 3.12 it may lose a cancellation.

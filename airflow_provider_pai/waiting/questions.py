@@ -14,7 +14,7 @@ __all__ = ["Question", "Questions", "Subscription", "UnforeseenError", "Update"]
 
 
 class UnforeseenError(PaiError):
-    """A poll failed through a mistake of ours, which must not end the waits of everybody."""
+    """A poll failed through a mistake of this provider, which must not end all waits."""
 
     transient = True
     retryable = True
@@ -65,10 +65,10 @@ class Question:
         self.key = key
         self.subscriptions: list[Subscription] = []
         self.failed = False
-        """Whether the last that its subscribers heard is an error."""
+        """Whether the last update that its subscribers received is an error."""
 
     def add(self, subscription: Subscription) -> None:
-        """Let one more subscriber be told."""
+        """Add a subscriber."""
         self.subscriptions.append(subscription)
 
     def send(self, update: Update) -> None:
@@ -79,7 +79,7 @@ class Question:
             subscription.queue.put_nowait(update)
 
     def stop_asking(self) -> None:
-        """Cancel what is being asked for it alone."""
+        """Cancel the query that is under way for this question alone."""
 
 
 Each = TypeVar("Each", bound=Question)
@@ -99,14 +99,14 @@ class Questions(Generic[Each]):
         return len(self._by_key)
 
     def add(self, question: Each, subscription: Subscription) -> Each:
-        """Let somebody ask a question, and return the one that all share who ask it."""
+        """Add a subscriber to a question, and return the question that equal ones share."""
         question = self._by_key.setdefault(question.key, question)
         question.add(subscription)
         self.interval = min(self.interval, subscription.interval)
         return question
 
     def remove(self, question: Each, subscription: Subscription) -> None:
-        """Let somebody leave; what nobody asks any more is forgotten."""
+        """Remove a subscriber, and a question that has none left."""
         question.subscriptions.remove(subscription)
         if not question.subscriptions:
             question.stop_asking()
@@ -116,6 +116,6 @@ class Questions(Generic[Each]):
             self.interval = min(left, default=float("inf"))
 
     def fail(self, error: PaiError) -> None:
-        """Tell everybody that a poll failed."""
+        """Send all subscribers the error of a poll."""
         for question in self:
             question.send(Update(error=error))

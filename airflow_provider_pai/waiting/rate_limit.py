@@ -40,7 +40,7 @@ class Lane:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a slot for one request. It is free again when PAI's quota has forgotten the request."""
+        """Wait for a slot for one request. It is free again when PAI's quota no longer counts the request."""
         await self._free.acquire()
         asked = False
         try:
@@ -63,7 +63,7 @@ class RateLimit:
     """The lanes of one account.
 
     :param max_requests: requests in any :data:`QUOTA_SECONDS`.
-    :param read_back_share: which share of them may look for changes of which there is no sign.
+    :param read_back_share: the share of them for queries without a sign that anything changed.
     """
 
     def __init__(self, max_requests: int, read_back_share: float) -> None:

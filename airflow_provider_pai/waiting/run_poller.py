@@ -31,7 +31,7 @@ __all__ = ["RunPoller", "run_updates"]
 log = logging.getLogger(__name__)
 
 TRUSTED_POLLS = 100
-"""After so many polls everything is looked at again: changes may cancel out in TotalCount."""
+"""After so many polls everything is read again: changes may cancel out in TotalCount."""
 STEP_SECONDS = 1.0
 """How soon a shorter interval is noticed while a page is awaited."""
 
@@ -66,7 +66,7 @@ class RunPoller(Poller[RunQuestion]):
     # --- the newest page ----------------------------------------------------------------------------------
 
     async def _poll(self) -> None:
-        """Read the newest page, tell whom it concerns, and note what it leaves open."""
+        """Read the newest page, pass its news to the questions, and note what it leaves open."""
         page = await self._newest_page()
         self.number += 1
         first, before = self.number == 1, self.listing.discrepancy
@@ -144,10 +144,10 @@ class RunPoller(Poller[RunQuestion]):
             self._take_next(back, page)
 
     async def _answer_from_pages(self, back: ReadingBack) -> None:
-        """Answer what the pages that were read answer."""
+        """Answer the questions for which the pages that were read are enough."""
         for question in self.questions:
             if question.doubted and self.listing.covers(question.query, question.enough, back.below):
-                question.doubted = False  # whom news on these pages concern was told
+                question.doubted = False  # the news on these pages were passed on
             if question.due and not question.doubted and question.subscriptions:
                 fresh = 0 if question.news_only else self.number
                 runs = self.listing.answer(question.query, question.enough, fresh)
@@ -172,7 +172,7 @@ class RunPoller(Poller[RunQuestion]):
             cost = pages - back.pages + len(wanted) - answered
             if pages <= MOST_PAGES and cost < least:
                 best, least = int(pages), cost
-        # Where so many would ask, the change may be among pages that are kept: if not now, then next time.
+        # Where so many would query, the change may be on the pages that are kept: if not now, then next time.
         return MOST_PAGES if back.sign and doubted_further_back > MOST_PAGES else best
 
     async def _next_page(self, back: ReadingBack, seconds_left: Callable[[], float]) -> RunPage | None:
@@ -204,7 +204,7 @@ class RunPoller(Poller[RunQuestion]):
         if not back.found_all:
             if back.changed:
                 self.listing.forget_below(back.below)  # it may be anywhere there
-            self.listing.accept()  # the rest lies further back, where everybody asks for themselves
+            self.listing.accept()  # the rest lies further back, where each question is asked by itself
         self._back = None
 
     # --- a question of its own ----------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class RunPoller(Poller[RunQuestion]):
         except PaiError as error:
             question.due, update = True, Update(error=error)
         except Exception as error:
-            log.exception("A question failed in an unforeseen way.")
+            log.exception("A query failed with an unexpected error.")
             question.due, update = True, Update(error=UnforeseenError(f"{type(error).__name__}: {error}"))
         question.task, question.in_flight = None, False
         question.send(update)

@@ -1,4 +1,4 @@
-"""The questions for runs of one poller, and what is open about each."""
+"""The questions about runs of one poller, and what is open about each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RunQuestion(Question):
     """Which runs match a query, and what is open about it. One poll serves a workspace and labels.
 
     :param enough: how many of the first matching runs an answer holds; ``None`` for all.
-    :param news_only: after the first answer, the runs that newly match or have changed will do.
+    :param news_only: after the first answer, send only the runs that newly match or have changed.
     """
 
     def __init__(self, query: RunQuery, enough: int | None = None, *, news_only: bool = False) -> None:
@@ -34,17 +34,17 @@ class RunQuestion(Question):
         self.task: asyncio.Task[None] | None = None
         """Asks PAI just this question, or waits for its slot to do so."""
         self.sign = False
-        """Whether that is asked because something changed, and not because nobody can tell."""
+        """Whether PAI is asked because something changed, and not because something may have changed."""
         self.in_flight = False
         self._nothing_matched = False
 
     @property
     def open(self) -> bool:
-        """Whether anything has to be asked for it."""
+        """Whether PAI has to be asked about it."""
         return self.due or self.doubted
 
     def add(self, subscription: Subscription) -> None:
-        """Let one more subscriber be told; what is known to be nothing need not be asked again."""
+        """Add a subscriber. If no run matched so far, it receives that at once, without a query."""
         super().add(subscription)
         if self._nothing_matched and not self.due:
             subscription.answered = True
@@ -65,7 +65,7 @@ class RunQuestion(Question):
         self.send(Update(found=runs, complete=True))
 
     def tell(self, runs: list[Run]) -> None:
-        """Send runs that newly match, or have them looked up where all that match are wanted."""
+        """Send runs that newly match, or query PAI where all that match are wanted."""
         if self.news_only and not self.due and all(each.answered for each in self.subscriptions):
             self._nothing_matched = False
             self.send(Update(found=runs))
@@ -80,28 +80,28 @@ class RunQuestion(Question):
                 self.send(Update())
 
     def stop_asking(self) -> None:
-        """Cancel what is being asked for it."""
+        """Cancel the query that is under way for this question."""
         if self.task is not None:
             self.task.cancel()
             self.task, self.in_flight = None, False
 
 
 class RunQuestions(Questions[RunQuestion]):
-    """The questions of one poller, which runs concern by what they ask for."""
+    """The questions of one poller, indexed by their filters."""
 
     def __init__(self) -> None:
         super().__init__()
         self._by_filter: dict[Key, dict[Hashable, RunQuestion]] = {}
 
     def add(self, question: RunQuestion, subscription: Subscription) -> RunQuestion:
-        """Let somebody ask a question, and return the one that all share who ask it."""
+        """Add a subscriber to a question, and return the question that equal ones share."""
         question = super().add(question, subscription)
         for filter_ in keys_of_query(question.query):
             self._by_filter.setdefault(filter_, {})[question.key] = question
         return question
 
     def remove(self, question: RunQuestion, subscription: Subscription) -> None:
-        """Let somebody leave; what nobody asks any more is forgotten."""
+        """Remove a subscriber, and a question that has none left."""
         super().remove(question, subscription)
         if not question.subscriptions:
             for filter_ in keys_of_query(question.query):
@@ -111,7 +111,7 @@ class RunQuestions(Questions[RunQuestion]):
                     del self._by_filter[filter_]
 
     def tell(self, news: list[Run]) -> None:
-        """Tell those whom new or changed runs concern."""
+        """Pass new or changed runs to the questions that they concern."""
         concerned: dict[Hashable, list[Run]] = {}
         for run in news:
             for filter_ in keys_of_run(run):

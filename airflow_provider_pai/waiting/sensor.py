@@ -42,24 +42,25 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
     Takes the arguments of Airflow's sensors (``poke_interval``, ``timeout``, ``mode``, ``soft_fail``, …) and:
 
     :param fault_tolerance: how many failed polls in a row fail the task, in every mode: 1 means the first
-        one does. A poll that failed (throttled, 5xx, no answer, no JSON; each has been tried again already)
-        says nothing about what is awaited.
+        one does. A poll fails if PAI throttles, answers 5xx, sends no JSON or does not answer, each after
+        several attempts. A failed poll says nothing about what is awaited.
     :param deferrable: ask once, then wait in the triggerer, without a worker, where all waits for the same
         share one poll. Default: ``[operators] default_deferrable``.
     :param end_from_trigger: let the triggerer end the task too, with ``deferrable``. What only a worker can
-        do still goes through one: a failure, so that ``retries``, ``soft_fail`` and callbacks mean what they
-        always do; and the success of a task that has ``outlets``, or over which another one is mapped.
+        do still goes through one: a failure, so that ``retries``, ``soft_fail`` and callbacks work as they
+        always do; and the success of a task that has ``outlets``, or over which another task is mapped.
     :param start_from_trigger: let the triggerer start the task too, with ``deferrable``, where it is not
-        mapped. Needs Airflow 3.3; without templates 2.10, 2.11 and 3.0 will do. Takes no other task's output.
+        mapped. Needs Airflow 3.3; without templates it works on 2.10, 2.11 and 3.0 too. Cannot take another
+        task's output.
     :raises PaiUsageError: when the DAG is parsed: arguments that make no sense or contradict each other, or
         a ``start_from_trigger`` that this Airflow lacks.
 
     **In every mode the same.** A timeout is an ``AirflowSensorTimeout``, or a skip with ``soft_fail``.
     ``execution_timeout`` bounds a deferred wait as it bounds one in poke mode, with Airflow's retries. What
     a retry cannot fix fails the task at once, or skips it with ``soft_fail`` or ``never_fail``. Too
-    many failed polls in a row fail this try, skip the task with ``never_fail``, and are waited through with
-    ``silent_fail``. In reschedule mode the worker is given back between polls, but not between polls that
-    failed: their number in a row has to be remembered, and rescheduling forgets.
+    many failed polls in a row fail this try. With ``never_fail`` they skip the task, and with ``silent_fail``
+    the wait continues. In reschedule mode the worker is free between polls, but not between failed polls: the
+    task has to count them, and a rescheduled task starts anew.
     """
 
     start_trigger_args: Any = StartTrigger()
@@ -93,7 +94,7 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
         self._progress = ""
 
     def check_parsed(self) -> None:
-        """Refuse, when the DAG is parsed, what cannot be meant: the last line of every constructor."""
+        """Refuse, when the DAG is parsed, what makes no sense: the last line of every constructor."""
         # Airflow reads the trigger's arguments as soon as this is set, so everything else is set before.
         self.start_from_trigger = self._start_from_trigger
         super().check_parsed()
@@ -143,7 +144,7 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
         return self._failure(event["error"], permanent=event["permanent"])
 
     def make_trigger(self, **arguments: Any) -> Any:
-        """Return the trigger that goes on with the wait."""
+        """Return the trigger that continues the wait."""
         module, _, name = self.trigger_class.rpartition(".")
         return getattr(import_module(module), name)(**arguments)
 
@@ -173,7 +174,7 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
             if not getattr(error, "transient", False) or (self.fault_tolerance == 1 and not self.silent_fail):
                 raise self._failure(f"{type(error).__name__}: {error}", permanent=False) from error
             failed_polls = 1
-            self.log.warning("The first look failed, the triggerer goes on: %s", error)
+            self.log.warning("The first poll failed; the wait continues in the triggerer: %s", error)
         self.defer(
             trigger=self.make_trigger(**trigger_arguments(self), failed_polls=failed_polls),
             method_name="execute_complete",
@@ -192,7 +193,7 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
         return met
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Come back from the triggerer; a timeout means here what it means in the other modes."""
+        """Continue after the triggerer. A timeout has the same effect as in the other modes."""
         # Airflow's own differs by version in what soft_fail and never_fail do to a deferred timeout.
         given = next_kwargs or {}
         if next_method == "execute_complete":
@@ -253,7 +254,7 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
         return met
 
     def _read_connection(self) -> None:
-        """Take up a connection that changed; while it cannot be read, go on with the one at hand."""
+        """Read the connection again; while it cannot be read, keep the last one."""
         from airflow_provider_pai.api import PaiError
 
         at_hand = self.__dict__.pop("hook", None)
@@ -264,7 +265,7 @@ class WaitingSensor(PaiOperator, BaseSensorOperator):
         except Exception as error:  # Airflow reports a secrets backend that does not answer as "not found"
             if at_hand is None:
                 raise
-            self.log.warning("%s: %s; going on with the connection as it was.", type(error).__name__, error)
+            self.log.warning("%s: %s; the last connection stays in use.", type(error).__name__, error)
             self.hook = at_hand
 
     def _failure(self, message: str, *, permanent: bool) -> Exception:

@@ -23,13 +23,13 @@ from airflow_provider_pai.waiting.questions import Each, Subscription, Update
 __all__ = ["Condition", "PollingTrigger", "WaitingTrigger"]
 
 QUIET_SECONDS = 3600.0
-"""After so long without an update a trigger hears that nothing is new, to say that it is still waiting."""
+"""After so long without an update a trigger receives an empty one, so that it logs that it still waits."""
 
 
 class PollingTrigger(Arguments):
     """A trigger that waits for the updates of a shared poll; its arguments are its attributes.
 
-    A filter that is passed as ``None`` was given, and is refused as it is where a template renders to it.
+    A filter that is passed as ``None`` is refused, as it is if a template renders to ``None``.
     """
 
     question: ClassVar[tuple[str, ...]]
@@ -41,7 +41,7 @@ class PollingTrigger(Arguments):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what makes an equal trigger in another process: plain JSON, and no secret.
 
-        What is as by default is left out, so that a filter which was not given is not passed as ``None``.
+        Defaults are left out, so that a filter which was not given is not passed as ``None``.
         """
         kwargs = {}
         for name, default in _defaults(cast("Any", type(self))).items():
@@ -113,10 +113,10 @@ class WaitingTrigger(PollingTrigger, BaseTrigger):
     The event's payload is ``{"status": "met", result: …}``, or ``{"status": "failed", "error": text, "kind":
     class of the error, "permanent": bool}``. Each of them takes:
 
-    :param fault_tolerance: failed polls in a row that end the wait; ``None`` waits on through all of them.
-    :param failed_polls: how many polls in a row had failed when the wait came here.
+    :param fault_tolerance: failed polls in a row that end the wait; with ``None`` none do.
+    :param failed_polls: how many polls in a row had failed before the wait was handed over.
     :param end_task: let a met condition end the task here, without a worker.
-    :param do_xcom_push: whether such a task pushes what it found.
+    :param do_xcom_push: whether a task that ends here pushes what it found.
     """
 
     result: ClassVar[str]
@@ -135,10 +135,10 @@ class WaitingTrigger(PollingTrigger, BaseTrigger):
 
     @abstractmethod
     def updates_for(self, condition: Any) -> AsyncGenerator[tuple[Update, Subscription], None]:
-        """Yield what PAI says about it, for ever."""
+        """Yield what PAI answers about the condition, for ever."""
 
     def pending(self, found: Any) -> Collection[str]:
-        """Return which of the runs that were found may come to meet the condition later."""
+        """Return the ids of the runs that were found and may meet the condition later."""
         return ()
 
     async def run(self) -> AsyncIterator[Any]:
