@@ -85,7 +85,7 @@ class PaiRunSensor(RunFilterOperator, WaitingSensor):
         from airflow_provider_pai.api import list_runs
 
         query = self.hook.query(**self.filters())
-        self.workspace_id = query.workspace_id  # from the first look on
+        self.workspace_id = query.workspace_id  # from the first poll on
         if query.run_ids:
             return self._named_runs(query)
         return self.hook.client().run(list_runs(query, max_runs=self.condition.enough))

@@ -196,7 +196,7 @@ def test_metrics_that_were_not_pushed_are_read_from_the_history(pai):
         ([{"run_id": "run-1", "metrics": [0.9]}], "which is not a run"),
         ([{"run_id": "run-1", "gmt_create_time": "yesterday"}], "which is not a run"),
         ("[{'run_id': 'run-1'}]", "runs came as text"),
-        ([3], "holds 3, which is neither a run nor the id of one"),
+        ([3], "holds 3, which is neither a run nor a run id"),
         (["run-missing"], "PaiNotFoundError"),
         ([{"run_id": "run-1"}, {"run_id": "run-2"}, {"run_id": "run-3"}], "there are more than 2 runs"),
     ],

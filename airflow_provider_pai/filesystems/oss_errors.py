@@ -37,13 +37,13 @@ class OssNotFoundError(PaiNotFoundError, FileNotFoundError):
 
 
 class OssPermissionError(PaiPermissionError, PermissionError):
-    """OSS knows who is asking and refuses."""
+    """OSS knows whose credential it is, and refuses the operation."""
 
     hint = "Check the bucket's name and region, and what the key's RAM user or role may do with it."
 
 
 class OssAuthenticationError(PaiAuthenticationError, PermissionError):
-    """OSS does not accept who is asking."""
+    """OSS does not accept the credential."""
 
 
 class OssUnreachableError(PaiTransportError, ConnectionError):
@@ -57,10 +57,10 @@ _WHO = (
 
 
 def describe(action: str, error: Any, redact: Callable[[bytes], bytes]) -> PaiError:
-    """Return an error of oss2's or of requests' as one of ours.
+    """Convert an error of oss2 or requests into one of this package.
 
-    :param action: what was asked of what.
-    :param redact: takes the credential's secrets out of a text of OSS's.
+    :param action: the operation and its object, for the message.
+    :param redact: removes the credential's secrets from a text of OSS.
     """
     status = getattr(error, "status", None)
     if status is None or status < 0:  # requests' own, or oss2's words for it

@@ -28,7 +28,7 @@ SMALLEST_PART = 2**20
 
 
 class OssFile(AbstractBufferedFile):  # type: ignore[misc]
-    """An object that is read in ranges of one version, or written: it is there once all of it is.
+    """An object that is read in ranges of one version, or written. It exists only once it is complete.
 
     As a context manager it throws away what was written if the block raises.
     """
@@ -60,7 +60,7 @@ class OssFile(AbstractBufferedFile):  # type: ignore[misc]
         return bytes(self._ask("GetObject", read))
 
     def write(self, data: Any) -> int:
-        """Write; after :meth:`discard` into nothing, for what a compression writes when it is closed."""
+        """Write. After :meth:`discard` ignore the data: a compression still writes when it is closed."""
         data = memoryview(data).cast("B")
         if not self._discarded:
             for start in range(0, len(data), self.blocksize):

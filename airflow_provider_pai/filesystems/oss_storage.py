@@ -1,12 +1,12 @@
-"""The filesystem behind ``oss://``: ossfs, with a connection's credentials, and with writes all or nothing.
+"""The filesystem behind ``oss://``: ossfs with a connection's credentials, and with complete writes.
 
-What ossfs does otherwise is overridden here:
+This module overrides what ossfs does otherwise:
 
 - It writes by appending, after it has deleted what was there: half of a file stays when writing fails. Here
   a file is one request, or a multipart upload, which is aborted then (``oss_file.py``).
 - It keeps a key for ever. Here every request is signed with what the connection's source returns then.
-- It keeps listings, finds an object by listing its folder, takes a refusal for an empty folder and a missing
-  file, and reads one byte more than a range has.
+- It caches listings, finds an object by listing its folder, and reads one byte more than a range has. If OSS
+  refuses a request, it reports an empty folder or a missing file.
 
 It imports ossfs, so :mod:`airflow_provider_pai.filesystems.oss` imports it late.
 """
@@ -54,7 +54,7 @@ COPY_LIMIT = 2**30
 
 
 class Access:
-    """Who asks, and where: the settings of a connection, read for the first request.
+    """The credential and the endpoint of a connection, which is read for the first request.
 
     oss2 asks it for a credential before every request.
     """
@@ -84,7 +84,7 @@ class Access:
         )
 
     def redact(self, text: bytes) -> bytes:
-        """Return a text of OSS's without the secrets of the credential that was used last."""
+        """Return a text of OSS without the secrets of the credential that was used last."""
         return bytes(self._used.redact(text)) if self._used is not None else text
 
     def renew(self) -> bool:
@@ -108,7 +108,7 @@ class OssFileSystem(OSSFileSystem):  # type: ignore[misc]
 
     whole_or_not_at_all = True
     """What is written replaces what was there once all of it is there: a failure leaves nothing to remove."""
-    cachable = False  # fsspec would share one among those whose arguments look alike
+    cachable = False  # fsspec would share one among those whose arguments are equal
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class OssFileSystem(OSSFileSystem):  # type: ignore[misc]
     # --- what is there ------------------------------------------------------------------------------------
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        """Describe an object or a folder, which is there where an object's name begins with it."""
+        """Describe an object or a folder. A folder exists if the name of an object begins with it."""
         name = self._strip_protocol(path).strip("/")
         bucket, key = self.split_path(name)
         if not bucket:

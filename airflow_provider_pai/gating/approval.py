@@ -29,12 +29,12 @@ __all__ = ["PaiApprovalOperator"]
 
 if ApprovalOperator is None:
     raise ImportError(
-        "PaiApprovalOperator needs Airflow's own approvals, which came with Airflow 3.1. Before it, let a "
+        "PaiApprovalOperator needs Airflow's own approvals, which came with Airflow 3.1. Before 3.1, let a "
         "person approve the version in PAI's console: register it with approval='Pending'."
     )
 
 MOST_LINKED = 10
-"""How many runs beside the chosen one are looked up for the sake of a link."""
+"""How many runs beside the chosen one are read to get their links."""
 
 
 class PaiApprovalOperator(PaiOperator, ApprovalOperator):
@@ -50,12 +50,12 @@ class PaiApprovalOperator(PaiOperator, ApprovalOperator):
     :param body: Markdown that is shown above the verdict. Templated.
     :param defaults: only ``"Reject"``: what counts when nobody answers in time.
     :return: the verdict that was approved, as the gate pushed it, with ``chosen_options``, ``params_input``,
-        ``responded_at`` and ``responded_by_user``, and who decided at the end of its ``reason``. After a
-        rejection it has not passed. Hand it on as ``verdict=``: what was approved is then what is registered.
-    :raises PaiUsageError: when the DAG is parsed: other ``defaults``, which nobody would have seen.
+        ``responded_at`` and ``responded_by_user``. Its ``reason`` ends with who decided. After a rejection
+        its ``passed`` is False. Pass it on as ``verdict=``, so that the approved run is the registered one.
+    :raises PaiUsageError: when the DAG is parsed: other ``defaults``, which would approve a verdict unseen.
 
-    An answer to an earlier verdict fails the task, without a retry. Airflow shows a cleared approval as it
-    was before, so another verdict has to be judged, and asked for, in another DAG run.
+    An answer to an earlier verdict fails the task, without a retry. Airflow shows the old text of a cleared
+    approval, so start another DAG run to judge another verdict and ask about it.
     """
 
     template_fields: Sequence[str] = (
@@ -95,16 +95,16 @@ class PaiApprovalOperator(PaiOperator, ApprovalOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Go on with what was approved, or skip what follows."""
+        """Return the approved verdict, or skip the tasks downstream."""
         verdict, _ = self._judged(context)
         if "error" in event:
             return super().execute_complete(context, event)
         chosen = list(event["chosen_options"])
         if not set(chosen) <= set(self.options):
             raise AirflowFailException(
-                f"The answer is {', '.join(chosen)!r}, but the verdict is another one now, for which it "
-                f"would be {self.APPROVE!r}. Nothing is approved. Airflow shows what a cleared task asked "
-                "before, so start another DAG run."
+                f"The answer is {', '.join(chosen)!r}, but the verdict is another one now, whose answer "
+                f"would be {self.APPROVE!r}. Nothing is approved. Airflow shows the old text of a "
+                "cleared task, so start another DAG run."
             )
         outcome = self._outcome(verdict, event, approved=chosen == [self.APPROVE])
         if "ti" in context and self.do_xcom_push:  # a rejection skips by an exception, so nothing is returned

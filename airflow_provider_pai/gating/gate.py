@@ -60,8 +60,8 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         passed; by default all of them run.
     :param follow_if_failed: ids of the tasks or task groups directly downstream that run if the gate did
         not pass. Needs ``follow_if_passed``.
-    :param max_runs: how many runs the gate judges at most, and how many baselines there may be. More fail
-        the task, so that none is overlooked. With filters ``"newest"`` asks for one run, whatever the number.
+    :param max_runs: how many runs the gate judges at most, and how many baselines there may be. If there are
+        more, the task fails, so that none is overlooked. With filters ``"newest"`` always asks for one run.
     :return: ``Verdict.to_dict()``: passed, reason, select, run, baseline_run_ids and checks, whether the
         gate passed or not. See :mod:`airflow_provider_pai.gating.verdict`.
     :raises PaiUsageError: when the DAG is parsed: a text that is not a rule, or parameters that contradict
@@ -239,7 +239,7 @@ class PaiRunGateOperator(RunFilterOperator, BranchMixIn):
         ]
 
     def _check_skipping(self, context: Context) -> None:
-        """Refuse what cannot skip also while the runs are good: it would show at the first bad one only."""
+        """Refuse a gate that cannot skip, even for good runs: else only the first bad run would show it."""
         ti: Any = context.get("ti")
         if ti is None or ti.map_index < 0 or not self._may_skip:
             return

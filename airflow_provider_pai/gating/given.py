@@ -21,7 +21,7 @@ def flat(runs: Any) -> Iterator[str | Mapping[str, Any]]:
         for part in runs:
             yield from flat(part)
     elif runs is not None:
-        raise PaiUsageError(f"runs holds {runs!r}, which is neither a run nor the id of one.")
+        raise PaiUsageError(f"runs holds {runs!r}, which is neither a run nor a run id.")
 
 
 def run_of(record: Mapping[str, Any]) -> Run:

@@ -1,7 +1,7 @@
 """What a gate keeps for the page "PAI gates": who was judged, and each metric's values step by step.
 
-The verdict says how a gate decided. This says what a person wants to see beside it, and nothing decides by
-it: it is bounded in its size and in what it asks of PAI, and a gate whose PAI does not answer goes without.
+The verdict says how a gate decided. This is what a person wants to see beside it. No decision depends on it:
+its size and its requests to PAI are bounded, and where PAI does not answer the gate keeps less of it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def gate_history(
     which there was no room, or which PAI was not asked for.
 
     :param runs: the runs that were judged, and the baselines.
-    :param histories: what the rules have read; it takes what is read here.
+    :param histories: what the rules have read; what is read here is added.
     :param urls: the page of each run in the PAI console, by its id.
     """
     checks = sorted(verdict.checks, key=lambda check: check.passed)

@@ -10,8 +10,8 @@ A rule is a text::
     comparison = ">=" | ">" | "<=" | "<" | "=="
 
 such as ``">= 0.90"``, ``">= baseline + 0.01"`` or ``"max >= 0.9"``. Numbers are compared exactly, as
-decimals: 0.94 is ``>= 0.93 + 0.01``, although it is not in binary fractions, and also where PAI keeps only
-32 bits of each.
+decimals: 0.94 is ``>= 0.93 + 0.01``, although it is not in binary fractions, even if PAI keeps only 32 bits
+of each.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def parse_rules(metrics: MetricRules) -> list[MetricRule]:
     rules = []
     for metric, texts in metrics.items():
         if not isinstance(metric, str) or not metric:
-            raise PaiUsageError(f"metrics has {metric!r} for a metric; write its key as text.")
+            raise PaiUsageError(f"metrics has the key {metric!r}; write the name of a metric as text.")
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, Sequence) or not texts:
             raise PaiUsageError(

@@ -79,7 +79,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return plain
 
     def digest(self) -> str:
-        """Return a short text that is another one for another run, other values or another outcome.
+        """Return a short text that differs for another run, other values or another outcome.
 
         What does not decide, such as the run's labels, does not change it.
         """
@@ -145,15 +145,15 @@ def judge(
     sought: str = "",
     histories: Histories | None = None,
 ) -> Flow[Verdict]:
-    """Judge runs by rules. A rule with ``baseline`` must hold against each of ``baselines`` but the run.
+    """Judge runs by rules. A rule with ``baseline`` must hold against each of ``baselines`` except the run.
 
     ``newest``, ``highest`` and ``lowest`` judge one run. ``all`` and ``any`` judge, newest first, the runs
-    that are not a baseline themselves. The verdict does not pass where there is no run to judge, or where
-    the run is the only baseline.
+    that are not a baseline themselves. The verdict does not pass if there is no run to judge, or if the
+    run is the only baseline.
 
     :param missing_baseline: whether a rule with ``baseline`` passes while there is no baseline run.
-    :param sought: where the runs should have come from, for the reason of a verdict without a run.
-    :param histories: takes the histories that the rules needed.
+    :param sought: why there is no run, for the reason of a verdict without one.
+    :param histories: is filled with the histories that the rules needed.
     """
     evaluator = _Evaluator(rules, baselines, missing_baseline, sought, {} if histories is None else histories)
     selection = Selection.parse(select)

@@ -64,7 +64,7 @@ FACETS = {"pai_run": PaiRunDatasetFacet, "pai_model_version": PaiModelVersionDat
 def operator_lineage(lineage: notes.Lineage, task: Any) -> Any:
     """Return the ``OperatorLineage`` of what a task noted, and of what its author declares.
 
-    The provider itself looks at inlets and outlets only where a task tells of no dataset.
+    OpenLineage's provider itself reads inlets and outlets only if a task reports no dataset.
     """
     verdict = lineage.verdict_facet()
     return OperatorLineage(

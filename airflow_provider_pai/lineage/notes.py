@@ -1,6 +1,6 @@
 """What a task notes of the runs, versions and files that it reads and writes, and what datasets they are.
 
-A dataset has the same name wherever it is met:
+A dataset has the same name in every task:
 
 =================== =========================== ===========================================
 what                namespace                   name
@@ -12,7 +12,7 @@ another file        ``s3://<bucket>``, …        its path
 =================== =========================== ===========================================
 
 Where a connection names a host instead of a region, the namespace has that host. The workspace is not part of
-a name: PAI's ids do without it, and a task need not know it.
+a name: PAI's ids need no workspace, and a task may not know it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Lineage(msgspec.Struct, kw_only=True):
     def _run(self, run: Run) -> Dataset:
         plain = run.to_dict()
         plain["metrics"] = dict(islice(plain["metrics"].items(), MOST))
-        # Whoever writes to a run need not know the rest of it: nothing is said of that.
+        # A task that writes to a run may not know its other fields: they are None.
         facet = {name: plain[name] or None for name in OF_A_RUN}
         return Dataset(self.namespace, f"runs/{run.run_id}", {"pai_run": facet})
 
@@ -103,7 +103,7 @@ class Lineage(msgspec.Struct, kw_only=True):
 
 
 def file_dataset(uri: str) -> Dataset:
-    """Return the dataset of a file or a folder. What an address may hold of secrets is left out."""
+    """Return the dataset of a file or a folder. Parts of an address that may hold secrets are left out."""
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
     if parts.scheme == "oss":

@@ -1,4 +1,4 @@
-"""How a task notes what it reads and writes while it runs, and tells OpenLineage afterwards."""
+"""How a task notes what it reads and writes while it runs, and reports it to OpenLineage afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ReportsLineage"]
 
 
 class ReportsLineage:
-    """A task that notes what it reads and writes, and tells OpenLineage when it is asked."""
+    """A task that notes what it reads and writes, and reports it when OpenLineage asks."""
 
     log: Any
     _lineage: Lineage | None = None
@@ -29,7 +29,7 @@ class ReportsLineage:
                 else:
                     getattr(self._lineage, name).extend(value)
         except Exception:  # it only describes
-            self.log.warning("OpenLineage will not hear all of what this task did.", exc_info=True)
+            self.log.warning("OpenLineage does not receive all that this task did.", exc_info=True)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return what OpenLineage's provider for Airflow asks of an operator: an ``OperatorLineage``."""
@@ -40,5 +40,5 @@ class ReportsLineage:
 
             return operator_lineage(self._lineage, self)
         except Exception:  # it only describes; without that provider nobody asks
-            self.log.warning("OpenLineage does not hear what this task did.", exc_info=True)
+            self.log.warning("OpenLineage does not receive what this task did.", exc_info=True)
             return None

@@ -43,6 +43,6 @@ def pai_uri(uri: Any) -> str:
         if not key:
             raise
         raise PaiUsageError(
-            f"uri names the connection {conn_id!r}, whose endpoint is {endpoint!r}, and PAI takes no "
+            f"uri names the connection {conn_id!r}, whose endpoint is {endpoint!r}, and PAI does not accept "
             f"{address!r}. Write the bucket's own endpoint: 'oss://{bucket}.oss-cn-hangzhou.aliyuncs.com/{key}'."
         ) from None

@@ -47,11 +47,11 @@ class ModelVersions(msgspec.Struct, frozen=True):
 class VersionCondition(msgspec.Struct, frozen=True, kw_only=True):
     """Wait until a version of a model has an approval.
 
-    Of several that have it, the newest is handed on. As long as one that matches is undecided the wait goes
-    on; if none is, and one was rejected, ``on_rejected`` says what that means: ``wait`` for another version,
-    or end the wait.
+    If several versions have it, the newest is returned. The wait goes on as long as a version that matches is
+    undecided. Once all that match are rejected, ``on_rejected`` says what that means: ``wait`` for another
+    version, or end the wait.
 
-    :raises PaiUsageError: arguments that contradict each other, or that PAI cannot mean.
+    :raises PaiUsageError: arguments that contradict each other, or that make no sense to PAI.
     """
 
     model_id: str | None = None
@@ -65,7 +65,7 @@ class VersionCondition(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if (self.model_id is None) == (self.model_name is None):
-            raise PaiUsageError("give model_id, or model_name: one of them.")
+            raise PaiUsageError("give model_id, or model_name, and not both.")
         if self.model_name is not None:
             check_model_name(self.model_name)
         if self.version_name is not None:
@@ -79,7 +79,7 @@ class VersionCondition(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, *, labels: Labels | None = None, **given: Any) -> VersionCondition:
-        """Return what the arguments mean that a task or a trigger was given."""
+        """Return the condition that the arguments of a task or a trigger mean."""
         for name in ("model_id", "model_name", "workspace_id"):
             if name in given:
                 given[name] = required(name, given[name])
@@ -103,21 +103,21 @@ class VersionCondition(msgspec.Struct, frozen=True, kw_only=True):
     def progress(self, found: ModelVersions) -> str:
         """Return how far the wait has come: ``digits 0.3.0 is Pending; waiting for Approved``."""
         if found.model_id is None:
-            return f"there is no model {self.model!r} yet; waiting for one that is {self.approval}"
+            return f"there is no model {self.model!r} yet; waiting for a version that is {self.approval}"
         matching = self.matching(found)
         if not matching:
             number = len(found.versions)
             said = f"{self.model} has {number or 'no'} version{'' if number == 1 else 's'}"
-            return f"{said}, and none that matches; waiting for one that is {self.approval}"
+            return f"{said}, and none matches; waiting for one that is {self.approval}"
         last = matching[-MOST_NAMED:]
         more = f"{len(matching) - len(last)} older and " if len(matching) > len(last) else ""
         named = ", ".join(f"{each.version_name} is {_approval(each)}" for each in last)
         return f"{self.model}: {more}{named}; waiting for {self.approval}"
 
     def matching(self, found: ModelVersions) -> list[ModelVersion]:
-        """Return the versions that are meant, oldest first, whatever their approval.
+        """Return the versions that match, oldest first, whatever their approval.
 
-        :raises PaiModelNotFoundError: the one that they must be newer than is not there.
+        :raises PaiModelNotFoundError: the version named by ``newer_than`` does not exist.
         """
         versions = found.versions
         if self.newer_than is not None and found.model_id is not None:
@@ -132,7 +132,7 @@ class VersionCondition(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def approved(self, found: ModelVersions) -> list[ModelVersion]:
-        """Return the versions that are meant and have the approval, oldest first."""
+        """Return the versions that match and have the approval, oldest first."""
         return [each for each in self.matching(found) if _approval(each) == self.approval]
 
     def met_by(self, found: ModelVersions) -> dict[str, Any] | None:
@@ -160,7 +160,7 @@ class VersionCondition(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def runs_in(self, met: Mapping[str, Any]) -> list[Run]:
-        """Return the runs that were awaited: none, and a version does not name its run's job."""
+        """Return no runs: a wait for a version awaits none, and a version does not name its run's job."""
         return []
 
 
@@ -169,7 +169,7 @@ def read_versions(
 ) -> Flow[ModelVersions]:
     """Return all versions of a model (ListModels, ListModelVersions).
 
-    :param version_name: a version that has to be there.
+    :param version_name: a version that has to exist.
     :raises PaiModelNotFoundError: there is no model of this id, or no such version.
     :raises PaiUsageError: several models have this name.
     """
@@ -200,8 +200,8 @@ def _of_name(name: str, workspace_id: str | None) -> Flow[ModelVersions]:
     if len(models) > 1:
         ids = ", ".join(each.model_id for each in models)
         raise PaiUsageError(
-            f"The workspace {workspace_id} holds {len(models)} models named {name!r}: {ids}. Say which is "
-            "meant by model_id."
+            f"The workspace {workspace_id} holds {len(models)} models named {name!r}: {ids}. Choose "
+            "one of them with model_id."
         )
     for model in models:
         with suppress(PaiModelNotFoundError):  # it was deleted just now

@@ -23,18 +23,18 @@ class PaiModelVersionEventTrigger(AnnouncingTrigger):
     """Fire whenever a version of a model gets an approval: for ``AssetWatcher(name=…, trigger=…)``.
 
     One event for each version, with the payload ``{"version": {model_name, model_id, version_name,
-    approval_status, uri, run_id, version_description, labels, metrics}}``. It never ends by itself: a poll
-    that fails is logged and followed by the next one an interval later. A version is announced once, even if
-    its approval is taken back and given again. What a restart may repeat or miss:
+    approval_status, uri, run_id, version_description, labels, metrics}}``. The trigger never ends by
+    itself: a poll that fails is logged, and the next one follows an interval later. A version is announced
+    once, even if its approval is taken back and given again. What a restart may repeat or miss:
     :mod:`airflow_provider_pai.waiting.announcing`.
 
-    :param model_name: the model's name; there need not be such a model yet.
-    :param model_id: instead of its name.
+    :param model_name: the model's name; the model need not exist yet.
+    :param model_id: the model's id, instead of its name.
     :param labels: labels that a version must carry, as a dict or as ``"key:value,key:value"``.
     :param approval: ``Approved``, ``Rejected`` or ``Pending``, which a new version is.
     :param poke_interval: time between polls, in seconds or as a timedelta; all triggers and sensors of the
         same model share them.
-    :raises PaiUsageError: what cannot be asked, when the DAG is parsed.
+    :raises PaiUsageError: when the DAG is parsed: arguments that make no sense.
     """
 
     question = QUESTION

@@ -124,14 +124,14 @@ class PaiRegisterModelVersionOperator(PaiOperator):
         begun(self._flow(ANYWHERE, {RUN_LABEL: "any"}, {**known, "approval_status": approval})("any"))
 
     def _fields(self) -> dict[str, Any]:
-        """Return what is said of the version, whether or not it comes from a run."""
+        """Return the fields that the version gets whether or not it comes from a run."""
         names = ("version_name", "version_description", "format_type", "framework_type", "labels")
         return {name: getattr(self, name) for name in names}
 
     def _flow(self, uri: str, found_by: dict[str, str], fields: dict[str, Any]) -> Any:
         """Return what makes the registration's flow for a model.
 
-        :raises PaiUsageError: a label is one of the provider's own.
+        :raises PaiUsageError: ``labels`` has a label that the provider sets itself.
         """
         labels = check_labels(fields["labels"] or {})
         if RUN_LABEL in labels:
@@ -204,8 +204,8 @@ class PaiRegisterModelVersionOperator(PaiOperator):
         )
         if left and done.created:
             self.log.warning(
-                "The version does not have these metrics of the run, which are not finite numbers, or exceed "
-                "the %s bytes that PAI takes: %s%s.",
+                "The version lacks these metrics of the run, which are not finite numbers, or exceed the "
+                "%s bytes that PAI takes: %s%s.",
                 f"{METRICS_BYTES:,}",
                 ", ".join(left[:MOST_NAMED]),
                 f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else "",
@@ -213,8 +213,8 @@ class PaiRegisterModelVersionOperator(PaiOperator):
         if not done.created and metrics and metrics_in(version.metrics) not in ({}, metrics_in(metrics)):
             self.log.warning(
                 "The run has other metrics now than the version %s, which was registered, and perhaps "
-                "approved, before. It stays as it is. Register a model that was trained again under another "
-                "uri.",
+                "approved, before. The version stays as it is. If the model was trained again, register it "
+                "under another uri.",
                 version.version_name,
             )
 
@@ -222,9 +222,10 @@ class PaiRegisterModelVersionOperator(PaiOperator):
 class PaiSetModelVersionApprovalOperator(PaiOperator):
     """Approve or reject a version of a model, unless somebody else has decided about it meanwhile.
 
-    If the version already is what was asked for, as after a retry, the task succeeds and changes nothing. If
-    it is neither that nor what was expected, the task fails without a retry, and says what is there. PAI
-    changes a version without a condition, so a decision in the moment between reading and writing is lost.
+    If the version already has the requested approval, as after a retry, the task succeeds and changes
+    nothing. If it has neither that nor the expected one, the task fails without a retry, and the error names
+    the decision. PAI cannot change a version on a condition, so a decision that somebody makes between the
+    task's reading and its writing is lost.
 
     Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai._base.PaiOperator`, and, all
     templated:
@@ -232,9 +233,9 @@ class PaiSetModelVersionApprovalOperator(PaiOperator):
     :param model_id: the model, such as ``"{{ ti.xcom_pull('register').model_id }}"``.
     :param version_name: the version, such as ``"{{ ti.xcom_pull('register').version_name }}"``.
     :param approval: ``Approved``, ``Rejected``, or ``Pending`` to take a decision back.
-    :param reason: is added to the version's description, behind the decision.
-    :param expected: what the approval has to be before: ``Pending``, ``Approved``, ``Rejected``, or ``any``
-        to overwrite whatever somebody decided.
+    :param reason: is added to the version's description, after the decision.
+    :param expected: the approval that the version must have before: ``Pending``, ``Approved``, ``Rejected``,
+        or ``any`` to overwrite every decision.
     :return: ``{"model_id", "version_name", "approval_status", "before", "changed"}``.
     """
 

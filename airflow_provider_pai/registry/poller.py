@@ -1,7 +1,7 @@
 """The poll for the versions of one model.
 
-Any version may be approved at any time, and neither a page nor TotalCount shows that. So each interval reads
-all versions of the model, 100 in a request; who waits for any of them shares that.
+Any version may be approved at any time, and neither a page nor TotalCount shows that. So each poll reads all
+versions of the model, 100 in a request. All that wait for a version of the model share the poll.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["VersionPoller", "VersionQuestion", "version_updates"]
 
 
 class VersionQuestion(Question):
-    """What a model's versions are, among them one that has to be there."""
+    """Which versions a model has, and among them one that has to exist."""
 
     def __init__(self, condition: VersionCondition, workspace_id: str | None) -> None:
         subject = condition.model_id, condition.model_name
@@ -34,7 +34,7 @@ class VersionQuestion(Question):
         self._told: ModelVersions | None = None
 
     def answer(self, found: ModelVersions) -> None:
-        """Tell the subscribers what they do not know yet."""
+        """Send the subscribers what they do not know yet."""
         if found != self._told or not all(each.answered for each in self.subscriptions):
             self._told = found
             self.send(Update(found=found, complete=True))
@@ -52,7 +52,7 @@ class VersionPoller(Poller[VersionQuestion]):
         self._model_id = question.condition.model_id
 
     async def poll(self, seconds_left: Callable[[], float]) -> None:
-        """Read all versions, and tell everybody what is new to them."""
+        """Read all versions, and send each subscriber what is new to them."""
         found = await self._read()
         for question in self.questions:
             try:

@@ -31,19 +31,20 @@ class PaiModelVersionSensor(WaitingSensor):
     ``deferrable``, ``fault_tolerance``, …), and, all templated:
 
     :param model_id: the model, such as ``"{{ ti.xcom_pull('register').model_id }}"``.
-    :param model_name: instead of its id; there need not be such a model yet. If several have this name the
-        task fails.
+    :param model_name: the model's name, instead of its id; the model need not exist yet. If several models
+        have this name the task fails.
     :param version_name: the version, such as ``"{{ ti.xcom_pull('register').version_name }}"``, which has to
-        be there. Without it any version of the model ends the wait.
-    :param newer_than: of any version: one that was registered after the version of this name.
-    :param labels: of any version: one that carries these labels, as a dict or as ``"key:value,key:value"``.
-    :param approval: what is awaited: ``Approved``, ``Rejected`` or ``Pending``.
+        exist. Without it any version of the model ends the wait.
+    :param newer_than: only a version that was registered after the version of this name ends the wait.
+    :param labels: only a version that carries these labels ends the wait; as a dict or as
+        ``"key:value,key:value"``.
+    :param approval: the awaited approval: ``Approved``, ``Rejected`` or ``Pending``.
     :param on_rejected: what to do once all versions that match were rejected: ``fail`` this task, without a
         retry, ``skip`` it, or ``wait`` for another version or another decision.
     :param workspace_id: overrides the connection's workspace, in which a name is looked up.
     :return: ``{"model_name", "model_id", "version_name", "approval_status", "uri", "run_id",
         "version_description", "labels", "metrics"}`` of the version; of several, the newest.
-    :raises PaiUsageError: when the DAG is parsed: arguments that PAI cannot mean or that contradict each
+    :raises PaiUsageError: when the DAG is parsed: arguments that make no sense to PAI or contradict each
         other.
 
     All deferred waits for versions of the same model share one poll, which reads 100 versions in a request.
@@ -99,7 +100,7 @@ class PaiModelVersionSensor(WaitingSensor):
 
     def find(self) -> ModelVersions:
         """Return the model's versions."""
-        self.workspace_id = self.hook.named_workspace(self.workspace_id)  # from the first look on
+        self.workspace_id = self.hook.named_workspace(self.workspace_id)  # from the first poll on
         flow = read_versions(
             model_id=self.model_id,
             model_name=self.model_name,

@@ -35,7 +35,8 @@ class PaiRunEventTrigger(AnnouncingTrigger):
     One event for all runs that newly match at a poll, with the payload ``{"runs": [{run_id, name, labels,
     metrics, …}, …]}``. More than 100 runs or 1 MB go into several events. With ``per_run`` one event for each
     run, with the payload ``{"run": {…}}``. The trigger never ends by itself: a poll that fails is logged, and
-    the next one follows an interval later. What a restart may repeat or miss: :mod:`airflow_provider_pai.waiting.announcing`.
+    the next one follows an interval later. What a restart may repeat or miss:
+    :mod:`airflow_provider_pai.waiting.announcing`.
 
     :param labels: labels every run must carry, as a dict or as ``"key:value,key:value"``.
     :param metrics: only runs count whose last values meet these rules: ``{"accuracy": ">= 0.9"}``.

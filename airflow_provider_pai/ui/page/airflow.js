@@ -48,10 +48,10 @@ async function ask(address) {
   }
   sessionStorage.removeItem(TRIED);
   if (answer.status === 403) {
-    throw new Refused("You may not read this: your role in Airflow needs to read the DAG and its XComs.");
+    throw new Refused("You may not read this: your role in Airflow must be able to read the DAG and its XComs.");
   }
   if (answer.status === 404) {
-    throw new Refused("Airflow has nothing here (any more), or you may not read it.");
+    throw new Refused("Airflow has no such gate or verdict (any more), or you may not read it.");
   }
   if (!answer.ok) {
     throw new Error(`Airflow answered ${answer.status} ${answer.statusText}.`);
@@ -66,7 +66,7 @@ function storedToken() {
 function logIn() {
   if (sessionStorage.getItem(TRIED)) {
     sessionStorage.removeItem(TRIED);
-    throw new Refused("Airflow does not know you, also after the login. Open Airflow, then this page again.");
+    throw new Refused("Airflow still refuses this page after the login. Open Airflow, and then this page again.");
   }
   sessionStorage.setItem(TRIED, "yes");
   localStorage.removeItem("token"); // Airflow 3.1 would prefer it, expired as it is, to the new one
@@ -106,7 +106,7 @@ const valueOf = async (key, place) => (await get(`${entries(place)}/${key}?map_i
 export async function verdictAt(place) {
   const verdict = await valueOf("return_value", place);
   if (!Array.isArray(verdict?.checks)) {
-    throw new Refused("This task left no verdict of a gate.");
+    throw new Refused("This task has no verdict of a gate.");
   }
   return verdict;
 }

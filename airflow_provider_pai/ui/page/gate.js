@@ -70,7 +70,7 @@ function ofMetric(metric, checks) {
       chart(`${metric} over the DAG runs`, linesOf(checks), "DAG run"),
       table(
         `${metric} over the DAG runs, newest first`,
-        ["DAG run", "Result", "Value", "Limit", "By", "Baseline", "Rule"],
+        ["DAG run", "Result", "Value", "Limit", "Difference", "Baseline", "Rule"],
         checks.map((check) => [
           link(pages.verdict(check.at), moment(check.at.when)),
           mark(check.passed),

@@ -41,7 +41,7 @@ async function show(main, period) {
       made.push(button(`Show ${Math.min(AT_A_TIME, found.length - read.length)} more gates`, readMore));
     }
     if (period.days) {
-      made.push(button("Show gates of all times", () => show(main, {})));
+      made.push(button("Show older gates too", () => show(main, {})));
     }
     return made;
   };

@@ -119,8 +119,8 @@ function neighbours(same, here) {
     make(
       "ul",
       {},
-      to(same[here + 1], "‹ Verdict before"),
-      to(here > 0 ? same[here - 1] : undefined, "Verdict after ›"),
+      to(same[here + 1], "‹ Previous verdict"),
+      to(here > 0 ? same[here - 1] : undefined, "Next verdict ›"),
       same.length > 0 ? make("li", {}, link(pages.gate(same[0]), "This gate over time")) : undefined,
     ),
   );
@@ -130,7 +130,7 @@ function checksOf(decided, short) {
   const failedFirst = [...decided.checks].sort((one, other) => one.passed - other.passed);
   return table(
     "Checks",
-    ["Result", "Run", "Metric", "Rule", "Value", "Limit", "By", "Baseline", "Read from", "Reason"],
+    ["Result", "Run", "Metric", "Rule", "Value", "Limit", "Difference", "Baseline", "Read from", "Reason"],
     failedFirst.map((check) => [
       mark(check.passed),
       short(check.run_id),
@@ -155,7 +155,7 @@ function historiesOf(decided, kept, short) {
     return historyOf(metric, series, rules, decided, short);
   });
   const missing = kept.left_out
-    ? make("p", {}, `${kept.left_out} more histories are not here: a gate keeps 64 KiB, and asks PAI 20 times.`)
+    ? make("p", {}, `${kept.left_out} more histories are not kept: a gate keeps at most 64 KiB, and sends PAI at most 20 requests for them.`)
     : undefined;
   return [...sections, missing].filter(Boolean);
 }
