@@ -4,8 +4,9 @@ The second half of the nightly example: `champion_challenger.py` registers the m
 version, which is `Pending` until a person approves or rejects it. From Airflow 3.0 on this DAG starts when a
 version becomes approved (`pai_model_asset`), and needs no task that waits. Airflow 2 has no asset watchers:
 there this DAG starts when a version is registered, by the dataset of the task `register`, and
-`PaiModelVersionSensor` waits in the triggerer for the decision. The sensor stands on both: it makes sure that
-the approval was not taken back meanwhile. A rejected version skips the deployment.
+`PaiModelVersionSensor` waits in the triggerer for the decision, one DAG run for each version. The sensor
+stands on both: it makes sure that the approval was not taken back meanwhile. A rejected version skips the
+deployment.
 
 Needs a connection `pai_default` and a triggerer. Nothing is written to PAI. Started by hand, it deploys the
 newest version once that is approved.
@@ -37,7 +38,6 @@ except ImportError:  # Airflow 2
     schedule=[started_by],
     start_date=pendulum.datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,
     tags=["pai", "example"],
     doc_md=__doc__,
 )
@@ -46,10 +46,11 @@ def pai_deploy_approved() -> None:
     def which(**context) -> dict:
         """Return the version that the last event names, or the newest where somebody started this by hand."""
         events = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
-        named = [event.extra for events_of_one in events.values() for event in events_of_one]
+        extras = [event.extra for events_of_one in events.values() for event in events_of_one]
+        versions = [extra.get("payload", {}).get("version") or extra for extra in extras]
+        named = [version for version in versions if "version_name" in version]
         if named:
-            version = named[-1].get("payload", {}).get("version") or named[-1]
-            return {"model_id": version["model_id"], "version_name": version["version_name"]}
+            return {name: named[-1][name] for name in ("model_id", "version_name")}
         hook = PaiHook()
         (model,) = hook.list_models(name=MODEL)
         newest = hook.list_model_versions(model.model_id)[-1]

@@ -392,6 +392,19 @@ async def test_what_is_stored_is_bounded_and_forgets_only_the_oldest(pai, stored
 
 
 @stores
+@in_one_loop
+async def test_a_record_in_another_form_is_begun_anew(pai, stored):  # noqa: F811
+    pai.add_run("a", labels=EVALUATED)
+    trigger = watcher("models")
+    stored.values["models", trigger._key] = json.dumps({"floor": None, "runs": {"run-1": 1}})
+    async with triggerer() as airflow:
+        airflow.start(trigger)
+        await until(lambda: "announced" in next(iter(stored.values.values())))
+        pai.add_run("b", labels=EVALUATED)
+        await until(lambda: names(airflow) == ["b"])
+
+
+@stores
 def test_what_is_stored_stays_below_what_a_store_should_hold():
     kept = announcing.Announced()
     moment = datetime.fromisoformat("2026-11-23T22:30:37.213000+00:00")

@@ -17,6 +17,7 @@ import pytest
 from airflow_db import airflow_db, new_dag, pai, run_dag, task
 
 from airflow_provider_pai.api import PaiTransportError, PaiUsageError
+from airflow_provider_pai.emulator.errors import RefusedError
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.tracking import tracked_run
 
@@ -249,6 +250,49 @@ def test_a_pai_that_takes_fewer_values_at_once_gets_all_of_them(pai: Any, most: 
     for metric in ("a", "b"):
         logged = PaiHook().list_run_metrics(run.run_id, metric, page_size=1000)
         assert sorted(value.step for value in logged) == list(range(150))
+
+
+def test_a_metric_that_pai_refuses_is_not_sent_again_and_costs_no_other(
+    pai: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The emulator takes any key; this PAI refuses what a real one may."""
+    taken = pai.log_metrics
+
+    def refuse(run_id: str, metrics: list[Any]) -> None:
+        if any("/" in each.key for each in metrics):
+            raise RefusedError(400, "InvalidParameter", "Metrics")
+        taken(run_id, metrics)
+
+    monkeypatch.setattr(pai, "log_metrics", refuse)
+    with PaiHook().track("e", key="k") as run:
+        for step in range(500):
+            run.log_metrics({"good": step, "loss/x": step}, step=step)
+    logged = PaiHook().list_run_metrics(run.run_id, "good", page_size=1000)
+    assert sorted(value.step for value in logged) == list(range(500))
+    assert pai.request_counts["LogRunMetrics"] < 40
+    assert "500 values of the run" in caplog.text
+
+
+def test_a_pai_that_refuses_everything_is_not_asked_without_a_bound(
+    pai: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pai.inject("error", action="LogRunMetrics", times=None, status=400, code="RunHasEnded")
+    with PaiHook().track("e", key="k") as run:
+        for step in range(3000):
+            run.log_metrics({f"m{step % 100}": step}, step=step)
+    assert pai.request_counts["LogRunMetrics"] < 60
+    assert "3000 values of the run" in caplog.text
+
+
+def test_a_batch_that_is_refused_once_lets_later_ones_grow_again(pai: Any) -> None:
+    pai.inject("error", action="LogRunMetrics", times=6, status=400, code="InvalidParameter")
+    run = PaiHook().track("e", key="k", strict=True)
+    with run:
+        run.log_metrics({f"m{number}": number for number in range(100)})
+        for step in range(20):
+            run.log_metrics({f"m{number}": number for number in range(50)}, step=step)
+    assert run._most > 1
+    assert len(PaiHook().get_run(run.run_id).metrics) == 100
 
 
 def test_a_value_that_pai_refuses_costs_no_other(pai: Any, caplog: pytest.LogCaptureFixture) -> None:

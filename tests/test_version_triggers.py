@@ -87,9 +87,35 @@ async def test_a_version_that_vanishes_ends_the_waits_for_it_alone(pai: Any, dig
         pai.delete_model_version(digits, "0.1.0")
         error, permanent = await airflow.failure(0)
         assert "PaiModelNotFoundError" in error
-        assert permanent
+        assert not permanent
         await more_polls(pai)
         assert not airflow.tasks[1].done()
+
+
+@in_one_loop
+async def test_a_version_to_be_newer_than_that_vanishes_ends_the_wait(pai: Any, digits: str) -> None:
+    async with triggerer() as airflow:
+        airflow.start(wait(newer_than="0.2.0"))
+        await more_polls(pai)
+        pai.delete_model_version(digits, "0.2.0")
+        error, permanent = await airflow.failure(0)
+        assert "no version '0.2.0'" in error or "NotFound" in error
+        assert not permanent  # as its text says, a retry may succeed
+
+
+@in_one_loop
+async def test_a_model_that_gets_a_name_is_noticed(
+    pai: Any, digits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_pai.registry.poller.POLLS_OF_A_NAME", 2)
+    other = pai.add_model("other")
+    pai.add_model_version(other, "9.0.0", approval_status="Approved")
+    async with triggerer() as airflow:
+        airflow.start(wait())
+        await more_polls(pai)
+        pai.edit_model(digits, lambda body: body.update(ModelName="renamed"))
+        pai.edit_model(other, lambda body: body.update(ModelName="digits"))
+        assert await found(airflow, 0) == "9.0.0"
 
 
 @in_one_loop
@@ -194,6 +220,21 @@ async def test_the_event_names_the_model_the_version_its_files_and_metrics(pai: 
 
 @watched
 @in_one_loop
+async def test_another_version_of_a_name_is_announced_too(pai: Any, digits: str) -> None:
+    """As PAI dates versions to the second, the emulator's clock goes on meanwhile."""
+    async with triggerer() as airflow:
+        airflow.start(watcher())
+        await more_polls(pai)
+        pai.approve_model_version(digits, "0.1.0")
+        await until(lambda: names(airflow) == ["0.1.0"])
+        pai.delete_model_version(digits, "0.1.0")
+        pai.clock_offset = 5.0
+        pai.add_model_version(digits, "0.1.0", approval_status="Approved")
+        await until(lambda: names(airflow) == ["0.1.0", "0.1.0"])
+
+
+@watched
+@in_one_loop
 async def test_faults_end_no_watcher(pai: Any, digits: str) -> None:
     async with triggerer() as airflow:
         airflow.start(watcher())
@@ -222,7 +263,7 @@ async def test_what_happened_while_the_triggerer_was_down_is_announced(pai: Any,
             airflow.start(of_an_asset())
             await until(lambda: stored.values)
             pai.approve_model_version(digits, "0.1.0")
-            await until(lambda: "0.1.0" in stored.remembered())
+            await until(lambda: any(each.startswith("0.1.0@") for each in stored.remembered()))
         pai.approve_model_version(digits, "0.2.0")
         async with triggerer() as airflow:
             airflow.start(of_an_asset())

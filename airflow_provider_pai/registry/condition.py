@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_pai.api.arguments import check_choice
+from airflow_provider_pai.api.by_name import oldest_first
 from airflow_provider_pai.api.errors import PaiModelNotFoundError, PaiRejectedError, PaiUsageError
 from airflow_provider_pai.api.experiments import get_default_workspace
 from airflow_provider_pai.api.flow import Flow
@@ -26,7 +27,14 @@ from airflow_provider_pai.api.registration import UNDECIDED, metrics_in
 from airflow_provider_pai.api.registry import list_models
 from airflow_provider_pai.registry.records import version_record
 
-__all__ = ["ON_REJECTED", "QUESTION", "ModelVersions", "VersionCondition", "read_versions"]
+__all__ = [
+    "ON_REJECTED",
+    "QUESTION",
+    "ModelVersions",
+    "VersionCondition",
+    "read_versions",
+    "with_version",
+]
 
 APPROVED, REJECTED = "Approved", "Rejected"
 ON_REJECTED = ("fail", "skip", "wait")
@@ -89,6 +97,11 @@ class VersionCondition(msgspec.Struct, frozen=True, kw_only=True):
     def model(self) -> str:
         """The model's name, or its id where only that is known."""
         return self.model_name or self.model_id or ""
+
+    @property
+    def named(self) -> str | None:
+        """The version that has to exist: the awaited one, or the one that it must be newer than."""
+        return self.version_name or self.newer_than
 
     def describe(self) -> str:
         """Return what is awaited, for people: ``a version of digits, newer than 0.2.0, to be Approved``."""
@@ -165,19 +178,16 @@ class VersionCondition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_versions(
-    *, model_id: str | None, model_name: str | None, workspace_id: str | None, version_name: str | None = None
+    *, model_id: str | None, model_name: str | None, workspace_id: str | None
 ) -> Flow[ModelVersions]:
-    """Return all versions of a model (ListModels, ListModelVersions).
+    """Return all versions of a model (ListModels, ListModelVersions). A name is looked up without an id.
 
-    :param version_name: a version that has to exist.
-    :raises PaiModelNotFoundError: there is no model of this id, or no such version.
+    :raises PaiModelNotFoundError: there is no model of this id.
     :raises PaiUsageError: several models have this name.
     """
-    if model_id is not None:
-        found = ModelVersions(model_id, model_id, (yield from list_model_versions(model_id)))
-    else:
-        found = yield from _of_name(required("model_name", model_name), workspace_id)
-    return (yield from with_version(found, version_name))
+    if model_id is None:
+        return (yield from _of_name(required("model_name", model_name), workspace_id))
+    return ModelVersions(model_name or model_id, model_id, (yield from list_model_versions(model_id)))
 
 
 def with_version(found: ModelVersions, version_name: str | None) -> Flow[ModelVersions]:
@@ -190,7 +200,7 @@ def with_version(found: ModelVersions, version_name: str | None) -> Flow[ModelVe
     if found.model_id is None:
         raise _missing(found.model, version_name)
     version = yield from get_model_version(found.model_id, version_name)
-    return msgspec.structs.replace(found, versions=[*found.versions, version])
+    return msgspec.structs.replace(found, versions=oldest_first([*found.versions, version]))
 
 
 def _of_name(name: str, workspace_id: str | None) -> Flow[ModelVersions]:

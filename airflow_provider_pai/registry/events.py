@@ -10,6 +10,7 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 
+from airflow_provider_pai.api.model_records import ModelVersion
 from airflow_provider_pai.api.query import parse_labels
 from airflow_provider_pai.registry.condition import QUESTION, VersionCondition
 from airflow_provider_pai.registry.poller import version_updates
@@ -78,7 +79,7 @@ class PaiModelVersionEventTrigger(AnnouncingTrigger):
                     continue
                 yield [
                     Match(
-                        version.version_name, version.gmt_create_time, condition.record(update.found, version)
+                        _identity(version), version.gmt_create_time, condition.record(update.found, version)
                     )
                     for version in condition.approved(update.found)
                 ]
@@ -92,6 +93,12 @@ class PaiModelVersionEventTrigger(AnnouncingTrigger):
         kwargs = self.serialize()[1]
         asked = {name: kwargs[name] for name in kwargs.keys() - {"poke_interval"}}
         return asked if self.labels is None else {**asked, "labels": parse_labels(self.labels)}
+
+
+def _identity(version: ModelVersion) -> str:
+    """Return what tells a version from a later one of its name."""
+    created = version.gmt_create_time
+    return f"{version.version_name}@{int(created.timestamp()) if created else ''}"
 
 
 def pai_model_asset(name: str, **watched: Any) -> Any:

@@ -24,12 +24,16 @@ from airflow_provider_pai.waiting.trigger import PollingTrigger
 __all__ = ["VersionPoller", "VersionQuestion", "version_updates"]
 
 
+POLLS_OF_A_NAME = 10
+"""How many polls take a model for the one that has the name; models can be renamed."""
+
+
 class VersionQuestion(Question):
     """Which versions a model has, and among them one that has to exist."""
 
     def __init__(self, condition: VersionCondition, workspace_id: str | None) -> None:
         subject = condition.model_id, condition.model_name
-        super().__init__(workspace_id, subject, condition.version_name)
+        super().__init__(workspace_id, subject, condition.named)
         self.condition = condition
         self._told: ModelVersions | None = None
 
@@ -48,34 +52,39 @@ class VersionPoller(Poller[VersionQuestion]):
     def __init__(self, client: SharedClient, question: VersionQuestion) -> None:
         super().__init__(client, question)
         self.questions = Questions()
-        self._model_name = question.condition.model_name
-        self._model_id = question.condition.model_id
+        self._condition = question.condition
+        self._of_name: str | None = None
+        """The id of the model that has the name."""
+        self._number = 0
 
     async def poll(self, seconds_left: Callable[[], float]) -> None:
         """Read all versions, and send each subscriber what is new to them."""
         found = await self._read()
         for question in self.questions:
             try:
-                named = functools.partial(with_version, found, question.condition.version_name)
+                named = functools.partial(with_version, found, question.condition.named)
                 question.answer(await self._client.run(named, lambda limit: limit.polls))
             except PaiError as error:
                 question.send(Update(error=error))
 
     async def _read(self) -> ModelVersions:
+        if self._number % POLLS_OF_A_NAME == 0:
+            self._of_name = None
+        self._number += 1
         flow = functools.partial(
             read_versions,
-            model_id=self._model_id,
-            model_name=self._model_name,
+            model_id=self._condition.model_id or self._of_name,
+            model_name=self._condition.model_name,
             workspace_id=self._workspace_id,
         )
         try:
             found = await self._client.run(flow, lambda limit: limit.polls)
         except PaiModelNotFoundError:
-            if self._model_name is None or self._model_id is None:
+            if self._condition.model_id or self._of_name is None:
                 raise
-            self._model_id = None  # it was deleted, and there may be another of its name
+            self._of_name = None  # it was deleted, and there may be another of its name
             return await self._read()
-        self._model_id = found.model_id
+        self._of_name = found.model_id if found.versions else None
         return found
 
 

@@ -14,6 +14,7 @@ from airflow_provider_pai.registry.condition import (
     ModelVersions,
     VersionCondition,
     read_versions,
+    with_version,
 )
 from airflow_provider_pai.waiting.sensor import WaitingSensor
 
@@ -101,13 +102,11 @@ class PaiModelVersionSensor(WaitingSensor):
     def find(self) -> ModelVersions:
         """Return the model's versions."""
         self.workspace_id = self.hook.named_workspace(self.workspace_id)  # from the first poll on
+        client = self.hook.client()
         flow = read_versions(
-            model_id=self.model_id,
-            model_name=self.model_name,
-            workspace_id=self.workspace_id,
-            version_name=self.version_name,
+            model_id=self.model_id, model_name=self.model_name, workspace_id=self.workspace_id
         )
-        return self.hook.client().run(flow)
+        return client.run(with_version(client.run(flow), self.condition.named))
 
     def tell(self, context: Context, met: Any) -> None:
         """Let the task's button lead to PAI's console, and note the version for OpenLineage."""

@@ -33,6 +33,10 @@ STATE = "airflow_state"
 """The label that says how it ended: ``running``, ``success``, ``failed`` or ``skipped``."""
 BATCH = 1000
 """How many values one request carries."""
+MOST_REFUSALS = 50
+"""How many refused requests in a row look for the values that PAI refuses."""
+MORE_AFTER = 10
+"""After so many accepted requests the next one may carry twice as many values."""
 SEND_SECONDS = 5.0
 """How long a value waits for others."""
 RETRY_SECONDS = 2.0
@@ -73,6 +77,9 @@ class TrackedRun:
         self._checked: set[str] = set()
         self._most = BATCH
         """How many values a request carries at most."""
+        self._refused_keys: set[str] = set()
+        self._refusals = self._accepted = 0
+        """How many requests PAI refused, or accepted, one after another."""
         self._done = 0
         """How many values wait no longer."""
         self._hurry_to = 0.0
@@ -112,11 +119,14 @@ class TrackedRun:
             for key, value in metrics.items()
         ]
         self._checked.update(metrics)
+        refused = [each for each in entries if each.key in self._refused_keys] if self._refused_keys else []
+        if refused:
+            entries = [each for each in entries if each not in refused]
         with self._wake:
             if self._deadline is not None:
                 raise PaiUsageError(f"the run {self.run_id} has ended; log to it inside of its with block.")
             room = MOST_WAITING - len(self._waiting)
-            self._lost += max(0, len(entries) - room)
+            self._lost += max(0, len(entries) - room) + len(refused)
             self._waiting.extend(entries[:room])
             if self._writer is None:
                 self._writer = threading.Thread(target=self._write, name="pai-run", daemon=True)
@@ -263,38 +273,57 @@ class TrackedRun:
                 if ending:
                     return
                 continue
-            if self._sent(batch):
+            if done := self._sent(batch):
                 with self._wake:
-                    self._take(len(batch))
+                    self._take(done)
             elif self._is_over():
                 self._give_up()
                 return
 
-    def _sent(self, batch: list[MetricEntry]) -> bool:
-        """Send a batch. A value that is sent twice, since an answer was lost, changes no decision."""
+    def _sent(self, batch: list[MetricEntry]) -> int:
+        """Send a batch, and return how many of its values wait no longer.
+
+        A value that is sent twice, since an answer was lost, changes no decision.
+        """
         try:
             self._client.run(begun(log_metric_entries(self.run_id, batch)))
         except PaiError as error:
             self._error = f"{type(error).__name__}: {error}"
             if not error.transient:
-                return self._refused(len(batch), error)
+                return self._refused(batch, error)
             log.warning("Values wait to be sent again: %s", self._error)
             with self._wake:
                 self._wake.wait_for(self._is_over, RETRY_SECONDS)
-            return False
-        return True
+            return 0
+        self._refusals, self._accepted = 0, self._accepted + 1
+        if self._accepted % MORE_AFTER == 0:
+            self._most = min(BATCH, 2 * self._most)
+        return len(batch)
 
-    def _refused(self, values: int, error: PaiError) -> bool:
-        """Give up what PAI refuses for good: one value alone, or all of them where it is not about values.
+    def _refused(self, batch: list[MetricEntry], error: PaiError) -> int:
+        """Give up what PAI refuses for good, and return how many values wait no longer.
 
-        PAI does not say how many values a request may carry, nor which one it refuses.
+        PAI does not say how many values a request may carry, nor which one it refuses. So a batch is halved
+        until one value is left, whose metric is not sent any more. Where PAI goes on to refuse, which is then
+        not about a metric, each batch is given up as a whole.
         """
-        if values > 1 and type(error) is PaiApiError:
-            self._most = values // 2
-            return False
-        self._lost += values
+        self._refusals, self._accepted = self._refusals + 1, 0
+        if type(error) is PaiApiError and self._refusals < MOST_REFUSALS:
+            if len(batch) > 1:
+                self._most = len(batch) // 2
+                return 0
+            with self._wake:
+                self._refused_keys.add(batch[0].key)
+                kept = [each for each in self._waiting if each.key != batch[0].key]
+                self._lost += len(self._waiting) - len(kept)
+                self._done += len(self._waiting) - len(kept)
+                self._waiting = deque(kept)
+                self._wake.notify_all()
+            self._most = BATCH
+            return 0
+        self._lost += len(batch)
         self._most = BATCH
-        return True
+        return len(batch)
 
     def _is_due(self) -> bool:
         waiting = len(self._waiting)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -56,9 +56,11 @@ def site() -> Any:
     }
     headers = [(name.lower().encode(), value.encode()) for name, value in added.items()]
 
-    def charts(_: Any) -> Response:
-        kind = "text/javascript"  # without the extra an empty script: then the page shows its tables alone
-        return FileResponse(library, media_type=kind) if library else Response(media_type=kind)
+    def charts(request: Any) -> Response:
+        if library is None:  # an empty script: then the page shows its tables alone
+            return Response(media_type="text/javascript")
+        folder = StaticFiles(directory=library.parent)  # answers 304 where the browser has the file
+        return folder.file_response(library, library.stat(), request.scope)
 
     files = Starlette(
         routes=[Route("/plotly.js", charts), Mount("/", StaticFiles(directory=PAGE, html=True))]

@@ -130,8 +130,8 @@ class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
         try:
             for store in asset_stores(self):
                 stored = await store.aget(self._key)
-                if stored is not None:
-                    return Announced(stored)
+                if isinstance(stored, Mapping) and {"announced", "floor"} <= stored.keys():
+                    return Announced(stored)  # else an earlier version may have stored it
         except (
             Exception
         ) as error:  # raised, it would end the watcher, and Airflow would start it over at once

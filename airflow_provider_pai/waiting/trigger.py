@@ -161,11 +161,11 @@ class WaitingTrigger(PollingTrigger, BaseTrigger):
                     continue
                 failed_polls = 0
                 if update.found is not None:
-                    before, progress = progress, condition.progress(update.found)
-                    if progress != before:
-                        self.log.info(progress)
-                        said_at = time.monotonic()
                     try:
+                        before, progress = progress, condition.progress(update.found)
+                        if progress != before:
+                            self.log.info(progress)
+                            said_at = time.monotonic()
                         met = condition.met_by(update.found)
                     except PaiError as error:  # too large for XCom, or decided against
                         yield _failed(error)
@@ -194,7 +194,7 @@ class WaitingTrigger(PollingTrigger, BaseTrigger):
 def _failed(error: PaiError) -> Any:
     kind = type(error).__name__
     return trigger_event(
-        {"status": "failed", "error": f"{kind}: {error}", "kind": kind, "permanent": not error.transient}
+        {"status": "failed", "error": f"{kind}: {error}", "kind": kind, "permanent": not error.retryable}
     )
 
 

@@ -10,6 +10,7 @@ const TRIED = "pai-gates-login";
 export class Refused extends Error {}
 
 let running = 0;
+let leaving; // once this page goes to the login
 const waiting = [];
 const answers = new Map();
 
@@ -63,7 +64,13 @@ function storedToken() {
   return localStorage.getItem("token") ?? /(?:^|; )_token=([^;]+)/.exec(document.cookie)?.[1];
 }
 
+// A page asks for several things at once, and goes to the login once; a page that came back from there does not.
 function logIn() {
+  leaving ??= leave();
+  return leaving;
+}
+
+async function leave() {
   if (sessionStorage.getItem(TRIED)) {
     sessionStorage.removeItem(TRIED);
     throw new Refused("Airflow still refuses this page after the login. Open Airflow, and then this page again.");
@@ -71,7 +78,7 @@ function logIn() {
   sessionStorage.setItem(TRIED, "yes");
   localStorage.removeItem("token"); // Airflow 3.1 would prefer it, expired as it is, to the new one
   go(inAirflow.login());
-  return new Promise(() => {}); // the browser leaves this page
+  await new Promise(() => {}); // the browser leaves this page
 }
 
 const entries = ({ dag = "~", run = "~", task = "~" }) =>
@@ -85,7 +92,8 @@ export async function places(within, { days } = {}) {
     get(`${entries(within)}?xcom_key=${HISTORY}&limit=${PAGE}&offset=${offset}${since}`);
   const first = await list(0);
   const offsets = [];
-  for (let offset = PAGE; offset < first.total_entries; offset += PAGE) {
+  const size = first.xcom_entries.length || PAGE; // Airflow may be set to shorter pages
+  for (let offset = size; offset < first.total_entries; offset += size) {
     offsets.push(offset);
   }
   const others = await Promise.all(offsets.map(list));
