@@ -42,7 +42,12 @@ async function draw({ place, lines, axis }) {
   }
   if (!drawer) {
     place.replaceChildren(
-      make("p", {}, "Charts need an extra where Airflow's API server runs: ", make("code", {}, "pip install 'airflow-provider-pai[ui]'")),
+      make(
+        "p",
+        {},
+        "Charts need an extra where Airflow's API server runs: ",
+        make("code", {}, "pip install 'airflow-provider-pai[ui]'"),
+      ),
     );
     return;
   }

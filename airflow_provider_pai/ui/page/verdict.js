@@ -155,7 +155,7 @@ function historiesOf(decided, kept, short) {
     return historyOf(metric, series, rules, decided, short);
   });
   const missing = kept.left_out
-    ? make("p", {}, `${kept.left_out} more histories are not kept: a gate keeps at most 64 KiB, and sends PAI at most 20 requests for them.`)
+    ? make("p", {}, `${kept.left_out} more histories are not kept: a gate keeps 64 KiB, and asks PAI 20 times at most.`)
     : undefined;
   return [...sections, missing].filter(Boolean);
 }
