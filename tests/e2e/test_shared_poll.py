@@ -168,6 +168,11 @@ def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
     def states() -> list[str | None]:
         return [*airflow.instances(DAG, run_id).values()]
 
+    def all_pushed() -> dict[Wait, dict[str, Any]] | None:
+        """Airflow 2's triggerer pushes a task's XComs one by one, when it has ended it already."""
+        found = pushed(story.home)
+        return found if all(story.link_key in found.get(wait, {}) for wait in story.runs) else None
+
     def all_deferred() -> bool:
         found = states()
         assert set(found) <= {None, "scheduled", "queued", "running", "deferred"}, found
@@ -214,7 +219,8 @@ def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
 
     story.states = airflow.instances(DAG, run_id)
     story.links = {task_id: airflow.links(DAG, run_id, task_id) for task_id in SINGLE}
-    story.pushed, story.asset_events = pushed(story.home), asset_events(story.home)
+    story.pushed = until(all_pushed, "all XComs")
+    story.asset_events = asset_events(story.home)
 
 
 @pytest.fixture(scope="module")
