@@ -29,11 +29,15 @@ from airflow_provider_pai.operators import (
 from airflow_provider_pai.sensors import PaiRunSensor
 
 try:
-    from airflow.sdk import Asset, ObjectStoragePath, dag, task
+    from airflow.sdk import ObjectStoragePath, dag, task
+
+    REGISTERED = []
 except ImportError:  # Airflow 2
-    from airflow.datasets import Dataset as Asset
+    from airflow.datasets import Dataset
     from airflow.decorators import dag, task
     from airflow.io.path import ObjectStoragePath
+
+    REGISTERED = [Dataset("pai_digits_registered")]  # starts the DAG of deploy_approved.py
 
 EPOCHS = 8
 CHOSEN = "{{ ti.xcom_pull('gate').run.run_id }}"
@@ -142,7 +146,7 @@ def pai_champion_challenger() -> None:
         model_name="digits",
         uri=f"{{{{ params.published }}}}/{CHOSEN}.pickle",
         verdict=gate.output,
-        outlets=[Asset("pai_digits_registered")],
+        outlets=REGISTERED,
     )
     gate >> [write_verdict, promote]
     promote >> register
