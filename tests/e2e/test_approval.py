@@ -22,7 +22,7 @@ from airflow_provider_pai import api
 
 pytestmark = pytest.mark.timeout(3 * SECONDS)
 
-VERSIONS = ("3.1.0", "3.2.2", "3.3.2")
+VERSIONS = ("3.1.0", "3.3.2")
 EXAMPLE = CHECKOUT / "dags_examples" / "approve_in_airflow.py"
 DAG, MODEL = "pai_approve_in_airflow", "digits"
 SETTINGS = {
