@@ -121,7 +121,7 @@ CASES = {
         both(versions("Approved", "Approved"), meanwhile(added())), {"newer_than": "0.2.0"}, found="0.3.0"
     ),
     "newer than a version that is not there": Case(
-        versions("Approved"), {"newer_than": "0.7.0"}, state="failed", says=("has no version '0.7.0'",)
+        versions("Approved"), {"newer_than": "0.7.0"}, state="failed", says=("PaiModelNotFoundError", "0.7.0")
     ),
     "with labels": Case(
         both(versions("Approved"), meanwhile(added(labels={"stage": "prod", "a": "b"}))),
