@@ -11,10 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 from airflow_provider_pai.api.model_records import ModelVersion
-from airflow_provider_pai.api.query import parse_labels
 from airflow_provider_pai.registry.condition import QUESTION, VersionCondition
 from airflow_provider_pai.registry.poller import version_updates
-from airflow_provider_pai.waiting.announcing import AnnouncingTrigger, Match
+from airflow_provider_pai.waiting.announcing import AnnouncingTrigger, Match, watched_asset
 from airflow_provider_pai.waiting.condition import interval_seconds
 
 __all__ = ["PaiModelVersionEventTrigger", "pai_model_asset"]
@@ -88,12 +87,6 @@ class PaiModelVersionEventTrigger(AnnouncingTrigger):
         """Return the payloads of the events that announce these versions."""
         return [{"version": record} for record in news]
 
-    def asked(self) -> dict[str, Any]:
-        """Return what is asked for, as plain JSON that is equal for equal questions."""
-        kwargs = self.serialize()[1]
-        asked = {name: kwargs[name] for name in kwargs.keys() - {"poke_interval"}}
-        return asked if self.labels is None else {**asked, "labels": parse_labels(self.labels)}
-
 
 def _identity(version: ModelVersion) -> str:
     """Return what tells a version from a later one of its name."""
@@ -107,7 +100,4 @@ def pai_model_asset(name: str, **watched: Any) -> Any:
     :param name: the asset's name.
     :param watched: the arguments of :class:`PaiModelVersionEventTrigger`.
     """
-    from airflow.sdk import Asset, AssetWatcher
-
-    trigger = PaiModelVersionEventTrigger(**watched)
-    return Asset(name=name, watchers=[AssetWatcher(name=f"{name}_watcher", trigger=trigger)])
+    return watched_asset(name, PaiModelVersionEventTrigger(**watched))

@@ -119,15 +119,13 @@ class TrackedRun:
             for key, value in metrics.items()
         ]
         self._checked.update(metrics)
-        refused = [each for each in entries if each.key in self._refused_keys] if self._refused_keys else []
-        if refused:
-            entries = [each for each in entries if each not in refused]
+        kept = [each for each in entries if each.key not in self._refused_keys]
         with self._wake:
             if self._deadline is not None:
                 raise PaiUsageError(f"the run {self.run_id} has ended; log to it inside of its with block.")
             room = MOST_WAITING - len(self._waiting)
-            self._lost += max(0, len(entries) - room) + len(refused)
-            self._waiting.extend(entries[:room])
+            self._lost += len(entries) - len(kept[:room])
+            self._waiting.extend(kept[:room])
             if self._writer is None:
                 self._writer = threading.Thread(target=self._write, name="pai-run", daemon=True)
                 self._writer.start()

@@ -24,9 +24,10 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from airflow_provider_pai._compat import BaseEventTrigger, asset_stores, trigger_event
+from airflow_provider_pai.api.query import Labels, parse_labels
 from airflow_provider_pai.waiting.trigger import PollingTrigger
 
-__all__ = ["REMEMBERED", "SETTLE_SECONDS", "AnnouncingTrigger", "Match"]
+__all__ = ["REMEMBERED", "SETTLE_SECONDS", "AnnouncingTrigger", "Match", "watched_asset"]
 
 if BaseEventTrigger is None:
     raise ImportError(
@@ -88,6 +89,8 @@ class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
     miss: :mod:`airflow_provider_pai.waiting.announcing`.
     """
 
+    labels: Labels | None
+
     @abstractmethod
     def matches(self) -> AsyncGenerator[list[Match], None]:
         """Yield all that matches at first, and then all or what newly matches, for ever."""
@@ -95,10 +98,6 @@ class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
     @abstractmethod
     def payloads(self, news: list[Any]) -> list[dict[str, Any]]:
         """Return the payloads of the events that announce these records."""
-
-    @abstractmethod
-    def asked(self) -> dict[str, Any]:
-        """Return what is asked for, as plain JSON that is equal for equal questions."""
 
     async def run(self) -> AsyncIterator[Any]:
         """Fire whenever something newly matches."""
@@ -119,7 +118,11 @@ class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
     @property
     def _key(self) -> str:
         """Name the record by a digest of the question: watchers with other filters may share an asset."""
-        digest = hashlib.sha256(json.dumps(self.asked(), sort_keys=True).encode()).hexdigest()
+        kwargs = self.serialize()[1]
+        asked = {name: kwargs[name] for name in kwargs.keys() & {"pai_conn_id", "region", *self.question}}
+        if self.labels is not None:
+            asked["labels"] = parse_labels(self.labels)
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         return f"pai_announced_{digest[:16]}"
 
     async def _recall(self, present: list[Match]) -> Announced | None:
@@ -151,3 +154,10 @@ class AnnouncingTrigger(PollingTrigger, BaseEventTrigger):
                 await store.aset(self._key, announced.stored())
             except Exception:  # the next event stores it again; until then a restart repeats
                 self.log.exception("The record of what was announced could not be stored.")
+
+
+def watched_asset(name: str, trigger: AnnouncingTrigger) -> Any:
+    """Return an asset that is updated whenever a trigger fires."""
+    from airflow.sdk import Asset, AssetWatcher
+
+    return Asset(name=name, watchers=[AssetWatcher(name=f"{name}_watcher", trigger=trigger)])

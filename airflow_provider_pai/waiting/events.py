@@ -13,9 +13,8 @@ from typing import Any
 from airflow_provider_pai._base import QUESTION
 from airflow_provider_pai._xcom import batches, fits_event
 from airflow_provider_pai.api import Run, RunQuery
-from airflow_provider_pai.api.query import parse_labels
 from airflow_provider_pai.gating.rules import MetricRules
-from airflow_provider_pai.waiting.announcing import REMEMBERED, AnnouncingTrigger, Match
+from airflow_provider_pai.waiting.announcing import REMEMBERED, AnnouncingTrigger, Match, watched_asset
 from airflow_provider_pai.waiting.condition import RunCondition, interval_seconds
 from airflow_provider_pai.waiting.listing import NEWEST_FIRST
 from airflow_provider_pai.waiting.run_poller import run_updates
@@ -126,12 +125,6 @@ class PaiRunEventTrigger(AnnouncingTrigger):
             del record["labels"], record["metrics"]
         return record
 
-    def asked(self) -> dict[str, Any]:
-        """Return what is asked for, as plain JSON that is equal for equal questions."""
-        kwargs = self.serialize()[1]
-        asked = {name: kwargs[name] for name in kwargs.keys() - {"poke_interval", "per_run"}}
-        return {**asked, "labels": parse_labels(self.labels)}
-
 
 def pai_run_asset(name: str, **watched: Any) -> Any:
     """Return an asset that is updated whenever runs newly match, for ``schedule=[pai_run_asset(…)]``.
@@ -139,7 +132,4 @@ def pai_run_asset(name: str, **watched: Any) -> Any:
     :param name: the asset's name.
     :param watched: the arguments of :class:`PaiRunEventTrigger`.
     """
-    from airflow.sdk import Asset, AssetWatcher
-
-    trigger = PaiRunEventTrigger(**watched)
-    return Asset(name=name, watchers=[AssetWatcher(name=f"{name}_watcher", trigger=trigger)])
+    return watched_asset(name, PaiRunEventTrigger(**watched))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import psutil
 import pytest
@@ -189,6 +189,26 @@ def side_by_side(
         for mark in marks.values():  # none is left, unless the tests were interrupted
             kill_sessions(mark)
         pool.shutdown()
+
+
+def told(tell: Callable[[str, Path, str], T], versions: tuple[str, ...]) -> tuple[Any, Any]:
+    """Return the fixtures ``telling`` and ``story`` of a module, which needs both by these names.
+
+    ``story`` is what :func:`side_by_side` brings of each version.
+    """
+
+    @pytest.fixture(scope="module")
+    def telling(
+        request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[dict[str, Future[T]]]:
+        with side_by_side(tell, versions, request, tmp_path_factory) as stories:
+            yield stories
+
+    @pytest.fixture(scope="module", params=versions)
+    def story(request: pytest.FixtureRequest, telling: dict[str, Future[T]]) -> T:
+        return telling[request.param].result()
+
+    return telling, story
 
 
 def kill_sessions(mark: str) -> None:

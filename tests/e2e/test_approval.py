@@ -8,15 +8,13 @@ and the answer to that releases nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from outside import CHECKOUT, SECONDS, LocalPai, local_pai, until
-from standalone import Airflow, running_version, side_by_side
+from standalone import Airflow, running_version, told
 
 from airflow_provider_pai import api
 
@@ -163,17 +161,7 @@ def play(person: Person, airflow: Airflow, pai: LocalPai) -> Story:
     return story
 
 
-@pytest.fixture(scope="module")
-def telling(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Story]]]:
-    with side_by_side(tell, VERSIONS, request, tmp_path_factory) as stories:
-        yield stories
-
-
-@pytest.fixture(scope="module", params=VERSIONS)
-def story(request: pytest.FixtureRequest, telling: dict[str, Future[Story]]) -> Story:
-    return telling[request.param].result()
+telling, story = told(tell, VERSIONS)
 
 
 def test_what_is_approved_is_registered_as_approved(story: Story) -> None:

@@ -9,8 +9,6 @@ on there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from outside import SECONDS, LocalPai, local_pai, until
-from standalone import FOR_AIRFLOW_2, Airflow, running_version, side_by_side
+from standalone import FOR_AIRFLOW_2, Airflow, running_version, told
 
 from airflow_provider_pai import api
 
@@ -158,17 +156,7 @@ def play(version: str, airflow: Airflow, pai: LocalPai) -> Story:
     )
 
 
-@pytest.fixture(scope="module")
-def telling(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Story]]]:
-    with side_by_side(tell, VERSIONS, request, tmp_path_factory) as stories:
-        yield stories
-
-
-@pytest.fixture(scope="module", params=VERSIONS)
-def story(request: pytest.FixtureRequest, telling: dict[str, Future[Story]]) -> Story:
-    return telling[request.param].result()
+telling, story = told(tell, VERSIONS)
 
 
 def test_the_task_is_tried_again_and_succeeds(story: Story) -> None:

@@ -8,8 +8,6 @@ waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from outside import CHECKOUT, SECONDS, LocalPai, local_pai, until
-from standalone import Airflow, running_version, side_by_side
+from standalone import Airflow, running_version, told
 from test_killed_training import NEVER_RETRIED, SETTINGS
 
 from airflow_provider_pai import api
@@ -139,17 +137,7 @@ def deployment_states(airflow: Airflow) -> list[str | None]:
     return [state for run in runs for state in airflow.states(DEPLOYMENT, run["dag_run_id"]).values()]
 
 
-@pytest.fixture(scope="module")
-def telling(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Story]]]:
-    with side_by_side(tell, VERSIONS, request, tmp_path_factory) as stories:
-        yield stories
-
-
-@pytest.fixture(scope="module", params=VERSIONS)
-def story(request: pytest.FixtureRequest, telling: dict[str, Future[Story]]) -> Story:
-    return telling[request.param].result()
+telling, story = told(tell, VERSIONS)
 
 
 def test_the_version_is_registered_once_although_its_task_was_killed(story: Story) -> None:

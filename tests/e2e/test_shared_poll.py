@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 
 import pytest
 from outside import KEY, SECONDS, LocalPai, files_with, local_pai, until
-from standalone import FOR_AIRFLOW_2, Airflow, running_version, side_by_side
+from standalone import FOR_AIRFLOW_2, Airflow, running_version, told
 
 pytestmark = pytest.mark.timeout(6 * SECONDS)
 
@@ -223,12 +222,7 @@ def play(story: Story, airflow: Airflow, pai: LocalPai) -> None:
     story.asset_events = asset_events(story.home)
 
 
-@pytest.fixture(scope="module")
-def telling(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Story]]]:
-    with side_by_side(tell, VERSIONS, request, tmp_path_factory) as stories:
-        yield stories
+telling, _ = told(tell, VERSIONS)
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
