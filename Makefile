@@ -145,13 +145,15 @@ $(DOCS)/$(STAMP): $(CHECKS)/$(STAMP) constraints/docs.txt
 	    -r constraints/airflow-$(NEWEST).txt -r constraints/docs.txt -e .
 	@touch $@
 
-# FAB's users, for the page of gates: an API server that its provider fits beside, as of that Airflow's time.
+# FAB's users, for the page of gates: an API server that its provider fits beside, as of that Airflow's time,
+# and the lowest plotly that is declared.
 $(FAB)/$(STAMP): .venvs/3.2.2/$(STAMP)
 	@echo "==> installing Airflow 3.2.2 with FAB into $(FAB)"
 	@rm -rf $(FAB)
 	@.venvs/3.2.2/bin/uv venv --quiet --python .venvs/3.2.2/bin/python $(FAB)
 	@.venvs/3.2.2/bin/uv pip install --quiet --python $(FAB)/bin/python --exclude-newer 2026-06-15 \
-	    --exclude-newer-package pluggy=false apache-airflow==3.2.2 apache-airflow-providers-fab -e '.[ui]'
+	    --exclude-newer-package pluggy=false \
+	    apache-airflow==3.2.2 apache-airflow-providers-fab plotly==6.5.0 -e '.[ui]'
 	@touch $@
 
 # The Airflow is the oldest, which runs on fewer Pythons: PYTHON is checked where that one's environment is made.

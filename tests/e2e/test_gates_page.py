@@ -462,6 +462,7 @@ def test_with_fab_a_user_sees_what_the_role_may_read(
     main = reader.shown()
     if user == "reader":
         expect(main.locator(".findings")).to_contain_text("accuracy 0.87 is below 0.935")
+        main.locator(".js-plotly-plot .legendtext").first.wait_for()  # by the lowest plotly, which is here
         expect(reader.read(f"{fab}/pai/gates/")).to_contain_text(GATE)
         assert reader.errors == []
     else:
