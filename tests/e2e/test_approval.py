@@ -2,11 +2,12 @@
 
 The DAG is the example. The person answers over the REST API, as the page *Required Actions* does. Then a
 run's metrics change, or another run is judged, and the tasks are cleared: Airflow shows what it asked before,
-and the answer to that releases nothing.
+and the answer to that releases nothing. A second DAG gives the arguments in every way that they can come.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,41 @@ pytestmark = pytest.mark.timeout(3 * SECONDS)
 
 VERSIONS = ("3.1.0", "3.3.2")
 EXAMPLE = CHECKOUT / "dags_examples" / "approve_in_airflow.py"
-DAG, MODEL = "pai_approve_in_airflow", "digits"
+DAG, MODEL, WAYS = "pai_approve_in_airflow", "digits", "ways"
+EACH_WAY = """
+from datetime import datetime, timezone
+
+from airflow.sdk import DAG, TaskGroup, task
+
+from airflow_provider_pai.operators import PaiApprovalOperator as Ask
+
+RUN = {"run_id": "run-20251020", "metrics": {"accuracy": 0.95}}
+VERDICT = {"passed": True, "reason": "10", "select": "newest", "run": RUN}
+VERDICT |= {"baseline_run_ids": [], "checks": []}
+GIVEN = {"subject": "20251020", "body": "1e-3", "verdict": VERDICT}
+
+
+def templates(value, param):
+    if isinstance(value, dict):
+        return {key: templates(each, f"{param}['{key}']") for key, each in value.items()}
+    return f"{{{{ {param} }}}}" if isinstance(value, str) else value
+
+
+with DAG("ways", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), params=GIVEN):
+    @task(multiple_outputs=True)
+    def bring():
+        return GIVEN
+
+    brought = bring()
+    Ask(task_id="constant", **GIVEN)
+    Ask(task_id="template", **templates(GIVEN, "params"))
+    Ask(task_id="XComArg", **{name: brought[name] for name in GIVEN})
+    Ask.partial(task_id="mapped").expand_kwargs([GIVEN])
+    with TaskGroup("group", prefix_group_id=False, default_args=GIVEN):
+        Ask(task_id="default_args")
+"""
+EVERY_WAY = {"constant": -1, "template": -1, "XComArg": -1, "mapped": 0, "default_args": -1}
+"""The tasks of that DAG which ask, with their map indices."""
 SETTINGS = {
     "CORE__EXECUTOR": "LocalExecutor",
     "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
@@ -53,6 +88,8 @@ class Story:
     second: str = ""
     answers: dict[str, Answered] = field(default_factory=dict)
     versions: list[api.ModelVersion] = field(default_factory=list)
+    ways: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is asked, by how the arguments came."""
 
 
 class Person:
@@ -62,28 +99,31 @@ class Person:
         self.airflow = airflow
         self.pai = pai
 
-    def asked(self, dag_run_id: str) -> dict[str, Any]:
+    def asked(self, dag_run_id: str, dag_id: str = DAG, task_id: str = "ask", map_index: int = -1) -> Any:
         """Wait until the task waits for an answer, and return what it asks."""
 
         def waits() -> bool:
-            state = self.airflow.states(DAG, dag_run_id).get("ask")
+            state = self.airflow.states(dag_id, dag_run_id).get(task_id)
             assert state not in ("success", "failed", "upstream_failed", "skipped"), state
             return state in ("deferred", "awaiting_input")
 
         until(waits, "a question")
-        question: dict[str, Any] = self.airflow.get(self._detail(dag_run_id))
-        return question
+        return self.airflow.get(detail(dag_run_id, dag_id, task_id, map_index))
 
     def answer(self, dag_run_id: str, number: int = 0) -> dict[str, Any]:
         """Choose an option of those that are shown, and return the question."""
         question = self.asked(dag_run_id)
         # A person has to read first. Airflow 3.3.2 fails a task that is answered before its scheduler has
-        # heard that the worker is free again, which it has once it has gone around.
-        for _ in range(2):
-            before = self._heartbeat()
-            until(lambda before=before: self._heartbeat() != before, "a heartbeat of the scheduler")
+        # heard from the executor that the worker is free again, which can take some seconds.
+        tried = self.airflow.get(f"dags/{DAG}/dagRuns/{dag_run_id}/taskInstances/ask")["try_number"]
+        heard = re.compile(
+            "Received executor event with state success for task instance TaskInstanceKey"
+            rf"\(dag_id='{DAG}', task_id='ask', run_id='{dag_run_id}', try_number={tried}, "
+        )
+        log = self.airflow.home / "standalone.log"
+        until(lambda: heard.search(log.read_text(errors="replace")), "the end of the worker")
         body = {"chosen_options": [question["options"][number]], "params_input": {}}
-        self.airflow.call("PATCH", f"{self.airflow.api}/{self._detail(dag_run_id)}", body)
+        self.airflow.call("PATCH", f"{self.airflow.api}/{detail(dag_run_id)}", body)
         return question
 
     def outcome(self, dag_run_id: str, question: dict[str, Any]) -> Answered:
@@ -115,21 +155,19 @@ class Person:
         models = run(api.list_models(workspace_id=self.pai.workspace_id, name=MODEL))
         return [version for model in models for version in run(api.list_model_versions(model.model_id))]
 
-    def _heartbeat(self) -> str:
-        health = self.airflow.call("GET", self.airflow.health)
-        return str(health["scheduler"]["latest_scheduler_heartbeat"])
 
-    @staticmethod
-    def _detail(dag_run_id: str) -> str:
-        return f"dags/{DAG}/dagRuns/{dag_run_id}/taskInstances/ask/-1/hitlDetails"
+def detail(dag_run_id: str, dag_id: str = DAG, task_id: str = "ask", map_index: int = -1) -> str:
+    """Return where the REST API has a question."""
+    return f"dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/hitlDetails"
 
 
 def tell(version: str, home: Path, mark: str) -> Story:
     """Let a person decide in an Airflow of this version."""
     shutil.copy(EXAMPLE, home / "dags")
+    (home / "dags" / "ways.py").write_text(EACH_WAY)
     with local_pai(mark) as pai, running_version(version, home, mark, SETTINGS) as airflow:
         airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_default"))
-        until(lambda: airflow.has_dags(DAG), "the DAG read")
+        until(lambda: airflow.has_dags(DAG, WAYS), "the DAGs read")
         return play(Person(airflow, pai), airflow, pai)
 
 
@@ -158,6 +196,8 @@ def play(person: Person, airflow: Airflow, pai: LocalPai) -> Story:
     story.answers["rejected"] = person.outcome(rejected, person.answer(rejected, 1))
     story.answers["second"] = person.outcome(released, person.answer(released))
     story.versions = person.versions()
+    each_way = airflow.start(WAYS)
+    story.ways = {way: person.asked(each_way, WAYS, way, index) for way, index in EVERY_WAY.items()}
     return story
 
 
@@ -205,3 +245,11 @@ def test_another_dag_run_asks_about_the_other_run(story: Story) -> None:
     assert story.second in answered.question["options"][0]
     assert answered.states["register"] == "success"
     assert answered.released == [story.first, story.second]
+
+
+def test_what_is_asked_is_the_same_however_the_arguments_come(story: Story) -> None:
+    told = [{name: story.ways[way][name] for name in ("subject", "body", "options")} for way in EVERY_WAY]
+    assert told == [told[0]] * len(EVERY_WAY)
+    assert told[0]["subject"] == "20251020"
+    assert told[0]["body"].startswith("1e-3\n\n**The gate passed:** 10")
+    assert told[0]["options"][0].startswith("Approve run-20251020 (verdict ")
