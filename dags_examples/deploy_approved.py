@@ -69,6 +69,7 @@ def pai_deploy_approved() -> None:
         version_name=version["version_name"],
         on_rejected="skip",
         deferrable=True,
+        end_from_trigger=True,  # the approval needs no worker
         poke_interval=30,
         timeout=7 * 24 * 3600,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -11,26 +12,42 @@ import subprocess
 import sys
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import psutil
-import pytest
-from outside import CHECKOUT, SECONDS, AirflowApi, airflow_environment, family, until
+from outside import CHECKOUT, SECONDS, AirflowApi, LocalPai, airflow_environment, family, local_pai, until
 
 from demo.standalone import LOOPBACK, USER, check, end, free_port, members, standalone
 
 T = TypeVar("T")
 
+SOON = {  # so that DAGs are found as soon as they are written: in Airflow 3, and in Airflow 2
+    "DAG_PROCESSOR__REFRESH_INTERVAL": "2",
+    "SCHEDULER__DAG_DIR_LIST_INTERVAL": "2",
+}
 FOR_AIRFLOW_2 = {
     "CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     "WEBSERVER__WORKERS": "1",
     "API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
 }
 """Settings of an Airflow 2 that these tests can talk to; Airflow 3 does not mind them."""
+SETTINGS = {
+    "CORE__EXECUTOR": "LocalExecutor",
+    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+    # So that a dead task is noticed within seconds: in Airflow 3, and in Airflow 2.
+    "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "1",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "8",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "1",
+    "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "8",
+    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
+    **FOR_AIRFLOW_2,
+}
+"""Settings of the Airflow that stories share."""
 
 
 class Airflow(AirflowApi):
@@ -62,6 +79,28 @@ class Airflow(AirflowApi):
         """Mark a task failed, as a person does; Airflow ends it if it runs."""
         path = f"{self.api}/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
         self.call("PATCH", path, {"new_state": "failed", **self.of_change})
+
+    def wait_until_asked(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
+        """Wait until a task waits for a person's answer, and may be given one.
+
+        Airflow 3.3.2 fails a task that is answered before its scheduler has heard from the executor that the
+        worker is free again, which can take some seconds.
+        """
+
+        def waits() -> bool:
+            state = self.states(dag_id, run_id).get(task_id)
+            assert state not in ("success", "failed", "upstream_failed", "skipped"), state
+            return state in ("deferred", "awaiting_input")
+
+        until(waits, "a question")
+        tried = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/{map_index}")["try_number"]
+        heard = re.compile(
+            "Received executor event with state success for task instance TaskInstanceKey"
+            rf"\(dag_id='{dag_id}', task_id='{task_id}', run_id='{run_id}', try_number={tried}, "
+            rf"map_index={map_index}\)"
+        )
+        log = self.home / "standalone.log"
+        until(lambda: heard.search(log.read_text(errors="replace")), "the worker free again")
 
     def kill_triggerer(self) -> dict[str, str]:
         """Kill the triggerer and its children with -9, and return the environment they had."""
@@ -145,70 +184,32 @@ def running(
             airflow.end()
 
 
-def running_version(
-    version: str, home: Path, mark: str, settings: dict[str, str]
-) -> AbstractContextManager[Airflow]:
-    """Run `airflow standalone` of a version, as :func:`running` does."""
-    programs = CHECKOUT / ".venvs" / version / "bin"
-    return running(home, mark, settings, programs, Airflow2 if version.startswith("2.") else Airflow)
-
-
 @contextmanager
-def side_by_side(
-    tell: Callable[[str, Path, str], T],
-    versions: Iterable[str],
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[str, Future[T]]]:
-    """Let something happen in an Airflow of each version, each in a thread, as they mostly wait.
+def whole_airflow(
+    version: str, home: Path, settings: dict[str, str]
+) -> Iterator[Callable[[Callable[[str, Airflow, LocalPai], T]], T]]:
+    """Run an Airflow of a version for some stories, and leave none of its processes behind.
 
-    Only where a test of this session wants the version. ``tell`` takes the version, the home, and the mark
-    of all processes that it starts, and ends them.
+    Yields what plays a story with a local PAI of its own.
     """
-
-    def one(version: str) -> T:
-        home, mark = homes[version], marks[version]
-        (home / "dags").mkdir()
-        with closing(sqlite3.connect(home / "airflow.db")) as database:
-            # As Airflow 3 has it: who reads does not stop who writes.
-            database.execute("PRAGMA journal_mode=WAL")
-        try:
-            told = tell(version, home, mark)
-            assert family(mark) == []
-        finally:
-            kill_sessions(mark)
-        return told
-
-    wanted = [v for v in versions if any(f"[{v}" in item.name for item in request.session.items)]
-    homes = {version: tmp_path_factory.mktemp(f"airflow-{version}") for version in wanted}
-    marks = {version: uuid.uuid4().hex for version in homes}
-    pool = ThreadPoolExecutor(max(1, len(homes)))
+    mark = uuid.uuid4().hex
+    (home / "dags").mkdir()
+    with closing(sqlite3.connect(home / "airflow.db")) as database:
+        # As Airflow 3 has it: who reads does not stop who writes.
+        database.execute("PRAGMA journal_mode=WAL")
+    programs = CHECKOUT / ".venvs" / version / "bin"
+    kind = Airflow2 if version.startswith("2.") else Airflow
     try:
-        yield {version: pool.submit(one, version) for version in homes}
+        with running(home, mark, {**SOON, **settings}, programs, kind) as airflow:
+
+            def play(tell: Callable[[str, Airflow, LocalPai], T]) -> T:
+                with local_pai(mark) as pai:
+                    return tell(version, airflow, pai)
+
+            yield play
+        assert family(mark) == []
     finally:
-        for mark in marks.values():  # none is left, unless the tests were interrupted
-            kill_sessions(mark)
-        pool.shutdown()
-
-
-def told(tell: Callable[[str, Path, str], T], versions: tuple[str, ...]) -> tuple[Any, Any]:
-    """Return the fixtures ``telling`` and ``story`` of a module, which needs both by these names.
-
-    ``story`` is what :func:`side_by_side` brings of each version.
-    """
-
-    @pytest.fixture(scope="module")
-    def telling(
-        request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[dict[str, Future[T]]]:
-        with side_by_side(tell, versions, request, tmp_path_factory) as stories:
-            yield stories
-
-    @pytest.fixture(scope="module", params=versions)
-    def story(request: pytest.FixtureRequest, telling: dict[str, Future[T]]) -> T:
-        return telling[request.param].result()
-
-    return telling, story
+        kill_sessions(mark)
 
 
 def kill_sessions(mark: str) -> None:

@@ -7,15 +7,12 @@ and the answer to that releases nothing. A second DAG gives the arguments in eve
 
 from __future__ import annotations
 
-import re
-import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
-from outside import CHECKOUT, SECONDS, LocalPai, local_pai, until
-from standalone import Airflow, running_version, told
+from outside import CHECKOUT, SECONDS, LocalPai, until
+from standalone import Airflow
 
 from airflow_provider_pai import api
 
@@ -58,13 +55,6 @@ with DAG("ways", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=timezone.
 """
 EVERY_WAY = {"constant": -1, "template": -1, "XComArg": -1, "mapped": 0, "default_args": -1}
 """The tasks of that DAG which ask, with their map indices."""
-SETTINGS = {
-    "CORE__EXECUTOR": "LocalExecutor",
-    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
-    "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-    "SCHEDULER__JOB_HEARTBEAT_SEC": "1",
-    "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-}
 
 
 @dataclass
@@ -99,31 +89,17 @@ class Person:
         self.airflow = airflow
         self.pai = pai
 
-    def asked(self, dag_run_id: str, dag_id: str = DAG, task_id: str = "ask", map_index: int = -1) -> Any:
+    def asked(self, dag_run_id: str) -> dict[str, Any]:
         """Wait until the task waits for an answer, and return what it asks."""
-
-        def waits() -> bool:
-            state = self.airflow.states(dag_id, dag_run_id).get(task_id)
-            assert state not in ("success", "failed", "upstream_failed", "skipped"), state
-            return state in ("deferred", "awaiting_input")
-
-        until(waits, "a question")
-        return self.airflow.get(detail(dag_run_id, dag_id, task_id, map_index))
+        self.airflow.wait_until_asked(DAG, dag_run_id, "ask")
+        question: dict[str, Any] = self.airflow.get(detail(DAG, dag_run_id, "ask"))
+        return question
 
     def answer(self, dag_run_id: str, number: int = 0) -> dict[str, Any]:
         """Choose an option of those that are shown, and return the question."""
         question = self.asked(dag_run_id)
-        # A person has to read first. Airflow 3.3.2 fails a task that is answered before its scheduler has
-        # heard from the executor that the worker is free again, which can take some seconds.
-        tried = self.airflow.get(f"dags/{DAG}/dagRuns/{dag_run_id}/taskInstances/ask")["try_number"]
-        heard = re.compile(
-            "Received executor event with state success for task instance TaskInstanceKey"
-            rf"\(dag_id='{DAG}', task_id='ask', run_id='{dag_run_id}', try_number={tried}, "
-        )
-        log = self.airflow.home / "standalone.log"
-        until(lambda: heard.search(log.read_text(errors="replace")), "the end of the worker")
         body = {"chosen_options": [question["options"][number]], "params_input": {}}
-        self.airflow.call("PATCH", f"{self.airflow.api}/{detail(dag_run_id)}", body)
+        self.airflow.call("PATCH", f"{self.airflow.api}/{detail(DAG, dag_run_id, 'ask')}", body)
         return question
 
     def outcome(self, dag_run_id: str, question: dict[str, Any]) -> Answered:
@@ -156,28 +132,28 @@ class Person:
         return [version for model in models for version in run(api.list_model_versions(model.model_id))]
 
 
-def detail(dag_run_id: str, dag_id: str = DAG, task_id: str = "ask", map_index: int = -1) -> str:
+def detail(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
     """Return where the REST API has a question."""
-    return f"dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/hitlDetails"
+    return f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/{map_index}/hitlDetails"
 
 
-def tell(version: str, home: Path, mark: str) -> Story:
-    """Let a person decide in an Airflow of this version."""
-    shutil.copy(EXAMPLE, home / "dags")
-    (home / "dags" / "ways.py").write_text(EACH_WAY)
-    with local_pai(mark) as pai, running_version(version, home, mark, SETTINGS) as airflow:
-        airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_default"))
-        until(lambda: airflow.has_dags(DAG, WAYS), "the DAGs read")
-        return play(Person(airflow, pai), airflow, pai)
+def tell(_: str, airflow: Airflow, pai: LocalPai) -> Story:
+    """Let a person decide."""
 
-
-def play(person: Person, airflow: Airflow, pai: LocalPai) -> Story:
     def evaluated(name: str, accuracy: float) -> str:
         run_id = pai.run(experiment, name)
         pai.measure(run_id, accuracy=accuracy, log_loss=0.2)
         pai.label(run_id, is_evaluation="true")
         return run_id
 
+    airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_approval"))
+    example = EXAMPLE.read_text()
+    assert example.count("schedule=None,") == 1
+    given = 'schedule=None, default_args={"pai_conn_id": "pai_approval"},'
+    (airflow.home / "dags" / "approve.py").write_text(example.replace("schedule=None,", given))
+    (airflow.home / "dags" / "ways.py").write_text(EACH_WAY)
+    until(lambda: airflow.has_dags(DAG, WAYS), "the DAGs read")
+    person = Person(airflow, pai)
     experiment = pai.experiment("digits")
     story = Story(first=evaluated("first", 0.95))
     # One waits for its answer while the run's metrics change and another run is judged.
@@ -197,11 +173,10 @@ def play(person: Person, airflow: Airflow, pai: LocalPai) -> Story:
     story.answers["second"] = person.outcome(released, person.answer(released))
     story.versions = person.versions()
     each_way = airflow.start(WAYS)
-    story.ways = {way: person.asked(each_way, WAYS, way, index) for way, index in EVERY_WAY.items()}
+    for way, index in EVERY_WAY.items():
+        airflow.wait_until_asked(WAYS, each_way, way, index)
+        story.ways[way] = airflow.get(detail(WAYS, each_way, way, index))
     return story
-
-
-telling, story = told(tell, VERSIONS)
 
 
 def test_what_is_approved_is_registered_as_approved(story: Story) -> None:

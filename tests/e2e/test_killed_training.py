@@ -10,13 +10,12 @@ on there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from outside import SECONDS, LocalPai, local_pai, until
-from standalone import FOR_AIRFLOW_2, Airflow, running_version, told
+from outside import SECONDS, LocalPai, until
+from standalone import Airflow
 
 from airflow_provider_pai import api
 
@@ -28,19 +27,6 @@ NEVER_RETRIED = ("3.1.0",)
 lost machine does; the scheduler notices that by the heartbeats that do not come."""
 DAG, STOPPED = "training", "stopped"
 STEPS, REACHED = 8, 3
-SETTINGS = {
-    "CORE__EXECUTOR": "LocalExecutor",
-    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
-    # So that a dead task is noticed within seconds: in Airflow 3, and in Airflow 2.
-    "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "1",
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "8",
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-    "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "1",
-    "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "8",
-    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
-    **FOR_AIRFLOW_2,
-}
 DAGS = f"""
 import os
 import time
@@ -107,16 +93,9 @@ class Story:
     steps: list[int | None]
 
 
-def tell(version: str, home: Path, mark: str) -> Story:
-    """Kill a training in an Airflow of this version."""
-    (home / "dags" / "training.py").write_text(DAGS)
-    with local_pai(mark) as pai, running_version(version, home, mark, SETTINGS) as airflow:
-        airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_e2e"))
-        until(lambda: airflow.has_dags(DAG, STOPPED), "the DAGs read")
-        return play(version, airflow, pai)
+def tell(version: str, airflow: Airflow, pai: LocalPai) -> Story:
+    """Kill a training."""
 
-
-def play(version: str, airflow: Airflow, pai: LocalPai) -> Story:
     def runs(**filters: Any) -> list[api.Run]:
         found: list[api.Run] = pai.client.run(
             api.list_runs(api.RunQuery(workspace_id=pai.workspace_id, **filters))
@@ -131,6 +110,9 @@ def play(version: str, airflow: Airflow, pai: LocalPai) -> Story:
             *range(REACHED + 1)
         }
 
+    airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_e2e"))
+    (airflow.home / "dags" / "training.py").write_text(DAGS)
+    until(lambda: airflow.has_dags(DAG, STOPPED), "the DAGs read")
     dag_run_id, stopped_id = airflow.start(DAG), airflow.start(STOPPED)
     until(lambda: runs(name="wait", labels={"waits": "yes"}), "the other waits")
     airflow.mark_failed(STOPPED, stopped_id, "wait")
@@ -154,9 +136,6 @@ def play(version: str, airflow: Airflow, pai: LocalPai) -> Story:
         stopped=stopped,
         steps=[value.step for value in history(stopped, "loss")],
     )
-
-
-telling, story = told(tell, VERSIONS)
 
 
 def test_the_task_is_tried_again_and_succeeds(story: Story) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 import pytest
-from outside import CHECKOUT, SECONDS, LocalPai, local_pai, until
-from standalone import Airflow, running_version, told
-from test_killed_training import NEVER_RETRIED, SETTINGS
+from outside import CHECKOUT, SECONDS, LocalPai, until
+from standalone import Airflow
+from test_killed_training import NEVER_RETRIED
 
 from airflow_provider_pai import api
 
@@ -77,19 +77,17 @@ class Story:
     """From the approval to the start of the second DAG, or on Airflow 2 of what deploys."""
 
 
-def tell(version: str, home: Path, mark: str) -> Story:
-    """Release a model over an Airflow of this version."""
+def write_dags(home: Path) -> None:
+    """Write both DAGs."""
     example = (CHECKOUT / "dags_examples" / "deploy_approved.py").read_text()
     assert example.count("poke_interval=30") == 2
     (home / "dags" / "deploy.py").write_text(example.replace("poke_interval=30", f"poke_interval={INTERVAL}"))
     (home / "dags" / "release.py").write_text(DAGS.format(dag=DAG, uri=URI))
-    with local_pai(mark) as pai, running_version(version, home, mark, SETTINGS) as airflow:
-        airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_default"))
-        until(lambda: airflow.has_dags(DAG, DEPLOYMENT), "the DAGs read")
-        return play(version, home, airflow, pai)
 
 
-def play(version: str, home: Path, airflow: Airflow, pai: LocalPai) -> Story:
+def tell(version: str, airflow: Airflow, pai: LocalPai) -> Story:
+    """Release a model."""
+
     def models() -> list[api.Model]:
         found: list[api.Model] = pai.client.run(api.list_models(workspace_id=pai.workspace_id, name="digits"))
         return found
@@ -97,12 +95,15 @@ def play(version: str, home: Path, airflow: Airflow, pai: LocalPai) -> Story:
     def versions() -> list[api.ModelVersion]:
         return [each for m in models() for each in pai.client.run(api.list_model_versions(m.model_id))]
 
+    airflow.call("POST", f"{airflow.api}/connections", pai.connection("pai_default"))
+    write_dags(airflow.home)
+    until(lambda: airflow.has_dags(DAG, DEPLOYMENT), "the DAGs read")
     run_id = pai.run(pai.experiment("digits"), "good", is_evaluation="true")
     pai.measure(run_id, accuracy=0.93)
     pai.slow("CreateModelVersion", 100)
     dag_run_id = airflow.start(DAG)
     until(versions, "the version at PAI")
-    registering = psutil.Process(int((home / "register.pid").read_text()))
+    registering = psutil.Process(int((airflow.home / "register.pid").read_text()))
     for victim in ([registering.parent()] if version in NEVER_RETRIED else []) + [registering]:
         victim.kill()
     state = until(lambda: airflow.state(DAG, dag_run_id), "the end of the first DAG", every=1)
@@ -135,9 +136,6 @@ def deployment_states(airflow: Airflow) -> list[str | None]:
     """Return the states of all tasks of all runs of the second DAG."""
     runs = airflow.get(f"dags/{DEPLOYMENT}/dagRuns")["dag_runs"]
     return [state for run in runs for state in airflow.states(DEPLOYMENT, run["dag_run_id"]).values()]
-
-
-telling, story = told(tell, VERSIONS)
 
 
 def test_the_version_is_registered_once_although_its_task_was_killed(story: Story) -> None:
