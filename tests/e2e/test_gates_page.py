@@ -41,7 +41,7 @@ PATHS = {NEWEST: "/data/airflow"}
 PICTURES = CHECKOUT / ".airflow" / "pictures"
 SECRET = "a secret of this test alone, by which it makes a token that has expired"
 
-DAG_ID, TASK_ID = "release", "gate"
+DAG_ID, TASK_ID, APPROVAL = "release", "gate", "approval"
 GATE = f"{DAG_ID} \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} {TASK_ID}"
 DAG = """
 import pendulum
@@ -59,6 +59,24 @@ with DAG("release", schedule=None, start_date=pendulum.datetime(2025, 1, 1, tz="
             "validation_accuracy": "max >= 0.85",
         },
     )
+"""
+APPROVAL_DAG = """
+import pendulum
+from airflow.sdk import DAG
+
+from airflow_provider_pai.operators import PaiApprovalOperator, PaiRunGateOperator
+
+with DAG("approval", schedule=None, start_date=pendulum.datetime(2025, 1, 1, tz="UTC")):
+    gate = PaiRunGateOperator(
+        task_id="gate",
+        labels="model:good",
+        baseline_labels="champion:true",
+        metrics={
+            "accuracy": [">= 0.85", ">= baseline + 0.005"],
+            "validation_accuracy": "max >= 0.85",
+        },
+    )
+    PaiApprovalOperator(task_id="ask", verdict=gate.output, body="Look at it before it goes into service.")
 """
 RUNS = {"champion": ("resnet-50", 0.93), "good": ("vit-small", 0.95), "weak": ("mobilenet-v3", 0.87)}
 """The label ``model`` of each run, its name, and its accuracy."""
@@ -106,7 +124,7 @@ class World:
         self.airflow = airflow
         self.runs = learn(pai)
         airflow.call("POST", "/api/v2/connections", pai.connection("pai_default"))
-        until(lambda: airflow.has_dags(DAG_ID), "the DAG", SECONDS)
+        until(lambda: airflow.has_dags(DAG_ID, APPROVAL), "the DAGs", SECONDS)
         self.passed, self.failed = (self._decide(model) for model in ("good", "weak"))
         self.now = datetime.now(timezone.utc)
         good, weak = (Past(airflow.home, DAG_ID, run_id) for run_id in (self.passed, self.failed))
@@ -161,6 +179,7 @@ def world_of(version: str, home: Path) -> Iterator[World]:
     """Run an Airflow of this version, and let its gate decide."""
     (home / "dags").mkdir()
     (home / "dags" / "release.py").write_text(DAG)
+    (home / "dags" / "approval.py").write_text(APPROVAL_DAG)
     programs = CHECKOUT / ".venvs" / version / "bin"
     mark = uuid.uuid4().hex
     path = PATHS.get(version, "")
@@ -469,6 +488,26 @@ def test_with_fab_a_user_sees_what_the_role_may_read(
         expect(main.get_by_role("alert")).to_contain_text("You may not read this")
         expect(main).not_to_contain_text("0.87")
     reader.page.context.close()
+
+
+def test_a_person_sees_the_verdict_and_approves_the_run(world: World, reader: Reader) -> None:
+    airflow, page, run_id = world.airflow, reader.page, world.airflow.start(APPROVAL)
+    airflow.wait_until_asked(APPROVAL, run_id, "ask")
+    page.set_viewport_size({"width": 1200, "height": 690})
+    page.goto(f"{airflow.url}/dags/{APPROVAL}/runs/{run_id}/tasks/ask/required_actions")
+    expect(page.get_by_text("Approve vit-small?")).to_be_visible()
+    expect(page.get_by_text("The gate passed: vit-small")).to_be_visible()
+    row = page.locator("table tr").filter(has_text=">= baseline + 0.005").locator("td")
+    passed, champion = world.runs["good"], world.runs["champion"]
+    expect(row).to_have_text(
+        ["accuracy", ">= baseline + 0.005", "0.95", "0.935", f"0.93 of {champion}", "pass"]
+    )
+    if world.version == NEWEST:
+        page.screenshot(path=PICTURES / "approval.png")
+    page.get_by_role("button", name=f"Approve {passed} (verdict ").click()
+    state = until(lambda: airflow.state(APPROVAL, run_id), "the end of the approval", SECONDS)
+    assert state == "success", airflow.states(APPROVAL, run_id)
+    assert "approved in Airflow by" in airflow.xcom(APPROVAL, run_id, "ask")["reason"]
 
 
 def test_the_pictures_of_the_docs(world: World, reader: Reader) -> None:
