@@ -230,11 +230,9 @@ class _Watcher:
 def due(dag: Any, moment: Any) -> dict[str, Any]:
     """Return the times that this Airflow's scheduler gives to the DAG run that is due at a moment."""
     restriction = first("TimeRestriction", "airflow.timetables.base")(dag.start_date, None, True)
-    interval = None
+    timetable, interval = serialize(dag).timetable, None
     while True:
-        found = serialize(dag).timetable.next_dagrun_info(
-            last_automated_data_interval=interval, restriction=restriction
-        )
+        found = timetable.next_dagrun_info(last_automated_data_interval=interval, restriction=restriction)
         interval = found.data_interval
         assert found.run_after <= moment
         if found.run_after == moment:

@@ -293,6 +293,7 @@ def test_it_ends_whatever_pai_does(quirks: dict[str, Any]) -> None:
         assert contents(emulator) == NOTHING
 
 
+@pytest.mark.any_airflow
 def test_a_page_that_is_too_large(ask: Any, pai_emulator: Any) -> None:
     pai_emulator.add_runs(150)
     assert ask().found["page_size"] == (
@@ -659,6 +660,7 @@ POINTS = {
 """When each signal comes. PAI carries out the request, and the command never reads the answer."""
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("number", POINTS)
 def test_an_interruption_leaves_nothing(ask: Any, signals: Any, number: signal.Signals) -> None:
     for point in POINTS[number]:
@@ -691,7 +693,9 @@ def test_the_second_signal_leaves_what_is_left_and_says_so(ask: Any, signals: An
     assert contents(pai_emulator) == NOTHING
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.any_airflow), signal.SIGTERM]
+)
 def test_the_command_needs_no_database_and_can_be_interrupted(
     pai_emulator: Any, signals: Any, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -730,6 +734,7 @@ def test_the_document_and_the_checks_are_the_same_list() -> None:
     assert documented == [(f"`{it.name}`", it.question, it.assumed, it.setting) for it in ASSUMPTIONS]
 
 
+@pytest.mark.any_airflow
 def test_the_sample_in_the_document_is_what_the_command_says(ask: Any) -> None:
     text = (ROOT / "docs" / "conformance.md").read_text("utf-8")
     sample = text.partition("```text\n")[2].partition("```")[0]

@@ -160,6 +160,7 @@ def test_what_is_missing_is_a_file_not_found(oss: OssStandIn) -> None:
         path("Not_A_Bucket/key").open("rb")
 
 
+@pytest.mark.any_airflow
 def test_an_object_that_is_too_large_for_one_request_is_copied_by_reading(
     oss: OssStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_a_failed_write_leaves_nothing_and_what_was_there(
     assert oss.uploads == {}
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize(
     ("mode", "options"),
     [("wb", {}), ("w", {}), ("wb", {"compression": "gzip"}), ("wt", {"compression": "gzip"})],
@@ -249,6 +251,7 @@ def test_a_transaction_of_fsspec_commits_all_or_none(oss: OssStandIn, goes_wrong
     assert oss.uploads == {}
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize(
     "fault", [Refusal(503, "ServiceUnavailable"), Refusal(500, "InternalError"), ConnectionAbortedError()]
 )
@@ -323,6 +326,7 @@ def test_nothing_that_is_kept_or_shown_holds_a_secret(oss: OssStandIn, caplog: A
     assert fs != registered.get_fs("another", {"region": "cn-hangzhou"})
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bearer"])
 def test_every_kind_of_credential_signs_and_is_renewed_within_a_copy(
     oss: OssStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
@@ -370,6 +374,7 @@ def test_every_kind_of_credential_signs_and_is_renewed_within_a_copy(
         assert used == sorted(used, key=used.index), "the old one is not used again"
 
 
+@pytest.mark.any_airflow
 def test_a_credential_is_asked_for_before_each_request(
     oss: OssStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

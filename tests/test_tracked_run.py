@@ -222,6 +222,7 @@ def test_a_label_does_not_come_where_what_was_logged_before_it_cannot(
 
 
 @pytest.mark.any_airflow
+@pytest.mark.any_airflow
 def test_logging_is_cheap(pai: Any) -> None:
     with PaiHook().track("e", key="k") as run:
         for step in range(10_000):
@@ -230,6 +231,7 @@ def test_logging_is_cheap(pai: Any) -> None:
     assert len(PaiHook().list_run_metrics(run.run_id, "b", page_size=1000)) == 10_000
 
 
+@pytest.mark.any_airflow
 @pytest.mark.parametrize("kind", ["throttle", "server_error", "html", "reset", "reset_after", "truncate"])
 def test_a_passing_fault_loses_no_value(pai: Any, kind: str) -> None:
     pai.inject(kind, action="LogRunMetrics", times=7, **({"retry_after_ms": 1} if kind == "throttle" else {}))
@@ -415,6 +417,7 @@ def test_without_airflow_sigterm_ends_the_process_as_before_once_its_values_are_
     assert only(pai)["Metrics"] == {"a": 599.0}
 
 
+@pytest.mark.any_airflow
 def test_the_end_waits_for_less_after_sigterm(pai: Any) -> None:
     """PAI accepts no values. A test of its own time-out: the end would else wait for two minutes."""
     pai.inject("server_error", action="LogRunMetrics", times=None)
