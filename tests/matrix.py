@@ -2,8 +2,8 @@
 
 What says the same on every Airflow (the marker `any_airflow`, which tests/conftest.py gives to whole modules)
 runs on the newest alone, and once more with the lowest versions that are declared; all else on each.
-Large tables run whole on the oldest and the newest, and on those between them in turns (`ends_alone`). The
-tests of waits run once more with listings that tell no TotalCount.
+Large tables run whole on the oldest and the newest (`whole_table`), and on those between them a part of each
+in turns. The tests of waits run once more with listings that tell no TotalCount.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WITHOUT_LIBRARIES = [
 WAITING = [f"tests/test_{name}.py" for name in ("triggers", "events", "modes", "sensors", "shared_client")]
 """The test modules of waits, which run once more on the newest Airflow, without TotalCount in listings."""
 OF_AIRFLOW = ("-m", "not any_airflow")
-BETWEEN = ("-m", "not any_airflow and not ends_alone")
+BETWEEN = ("-m", "not any_airflow and not whole_table")
 SHOWN = 20_000
 """How much of the end of a log is printed, in characters; pytest tells its failures there."""
 

@@ -123,7 +123,7 @@ def in_turns(cells: Iterable[Any]) -> list[Any]:
     for cell in cells:
         name, *more = (cell,) if isinstance(cell, str) else cell
         here = (list(TASKS).index(name) + VERSION[1]) % 2 == 0
-        marked.append(pytest.param(name, *more, marks=() if here else pytest.mark.ends_alone))
+        marked.append(pytest.param(name, *more, marks=() if here else pytest.mark.whole_table))
     return marked
 
 

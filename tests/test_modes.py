@@ -443,7 +443,7 @@ def cases_and_modes() -> Iterator[Any]:
     for number, name in enumerate(CASES):
         for place, mode in enumerate(MODES):
             here = (number + VERSION[1] - place) % len(MODES) == 0
-            yield pytest.param(name, mode, marks=() if here else pytest.mark.ends_alone, id=f"{name}-{mode}")
+            yield pytest.param(name, mode, marks=() if here else pytest.mark.whole_table, id=f"{name}-{mode}")
 
 
 @pytest.mark.parametrize(("name", "mode"), list(cases_and_modes()))

@@ -533,6 +533,19 @@ def test_a_name_in_part_or_in_another_workspace_is_another_model(
     assert find_or_create(pai_emulator) == made
 
 
+def test_of_several_models_of_the_name_the_one_with_versions_is_meant(pai_emulator: PaiEmulator) -> None:
+    pai_emulator.quirks.model_names = "repeatable"
+    models = [pai_emulator.add_model("digits") for _ in range(3)]
+    assert find_or_create(pai_emulator) == models[0]
+    pai_emulator.add_model_version(models[1], "0.1.0")
+    assert find_or_create(pai_emulator) == models[1]
+    pai_emulator.add_model_version(models[2], "0.1.0")
+    with pytest.raises(
+        api.PaiUsageError, match=f"2 models named 'digits' have versions: {models[1]}, {models[2]}"
+    ):
+        find_or_create(pai_emulator)
+
+
 # --- the emulator, for those who test their own DAGs
 
 

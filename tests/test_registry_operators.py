@@ -179,6 +179,15 @@ def test_each_of_several_mapped_runs_is_a_version(pai: Any) -> None:
     assert sorted(version["Labels"]["pai_run_id"] for version in versions) == sorted(ids)
 
 
+def test_a_name_that_several_models_with_versions_have_is_refused_with_their_ids(pai: Any) -> None:
+    pai.quirks.model_names = "repeatable"
+    models = [pai.add_model("digits") for _ in range(2)]
+    for model_id in models:
+        pai.add_model_version(model_id, "0.1.0")
+    with pytest.raises(AirflowFailException, match=f"PaiUsageError: 2 models .*: {', '.join(models)}"):
+        registering(runs=pai.add_run()).execute({})
+
+
 def test_of_two_that_register_at_the_same_time_the_older_version_stays(pai: Any) -> None:
     run_id = pai.add_run()
     model_id = pai.add_model("digits")

@@ -25,7 +25,7 @@ from airflow_provider_pai.api.errors import (
 )
 from airflow_provider_pai.api.flow import Flow
 
-__all__ = ["get_or_create", "missing_as", "oldest_first", "says_taken"]
+__all__ = ["get_or_create", "missing_as", "oldest", "oldest_first", "says_taken"]
 
 VISIBLE_AFTER = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds before each look at what PAI may show late: a minute in total."""
@@ -45,25 +45,32 @@ T = TypeVar("T")
 Named = TypeVar("Named", bound=Dated)
 
 
+def oldest(found: list[Named]) -> Flow[Named]:
+    """Choose the oldest of several, so that everybody means the same one."""
+    yield from ()
+    return oldest_first(found)[0]
+
+
 def get_or_create(
     search: Callable[[], Flow[list[Named]]],
     creation: Flow[str],
     *,
     identity: Callable[[Named], str],
+    choose: Callable[[list[Named]], Flow[Named]] = oldest,
     after_loss: tuple[float, ...] = (0.0,),
 ) -> Flow[str]:
     """Return the id of what ``search`` finds by its name, and run ``creation`` where it finds nothing.
 
     Where PAI refuses the creation because of the name, and after a creation, search again for up to a minute.
-    Of several the oldest is meant, so that everybody means the same one.
 
+    :param choose: which of several is meant.
     :param after_loss: the pauses before each search after a creation whose answer was lost. More than one is
         for what PAI would create a second time, because it keeps no name of it unique.
     :raises PaiError: the one by which the creation failed, where nothing of the name shows after it.
     """
     found = yield from search()
     if found:
-        return identity(oldest_first(found)[0])
+        return identity((yield from choose(found)))
     try:
         made = yield from creation
     except PaiError as error:
@@ -73,9 +80,9 @@ def get_or_create(
         found = yield from _shown(search, pauses, lambda _: True)
         if not found:
             raise
-        return identity(oldest_first(found)[0])
+        return identity((yield from choose(found)))
     found = yield from _shown(search, VISIBLE_AFTER, lambda each: identity(each) == made)
-    return identity(oldest_first(found)[0]) if found else made
+    return identity((yield from choose(found))) if found else made
 
 
 def says_taken(error: PaiError) -> bool:

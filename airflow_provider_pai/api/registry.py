@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow_provider_pai.api.arguments import check_filters, check_keywords
-from airflow_provider_pai.api.by_name import get_or_create, missing_as
-from airflow_provider_pai.api.errors import PaiModelNotFoundError
+from airflow_provider_pai.api.by_name import get_or_create, missing_as, oldest
+from airflow_provider_pai.api.errors import PaiModelNotFoundError, PaiUsageError
 from airflow_provider_pai.api.flow import Flow, Request, call, exchange
 from airflow_provider_pai.api.model_parameters import check_model_name, chosen, document
 from airflow_provider_pai.api.model_records import CreatedModel, MaybeModel, Model, ModelPage, found
+from airflow_provider_pai.api.model_versions import list_model_versions
 from airflow_provider_pai.api.paging import PAGE_SIZE
 from airflow_provider_pai.api.parameters import pairs, path, required, text, write
 from airflow_provider_pai.api.query import Labels, parse_labels
@@ -40,6 +41,7 @@ __all__ = [
     "get_or_create_model",
     "list_models",
     "set_model_labels",
+    "the_model",
     "update_model",
 ]
 
@@ -109,17 +111,40 @@ def get_or_create_model(
 
     Tasks that do this at the same time get the same id: where PAI refuses the second creation, that task
     looks the name up, for up to a minute, because PAI may show a new model late. Should PAI hold several
-    models of the name, the oldest one is meant. A model that exists stays as it is: ``labels`` and the fields
-    of :func:`create_model` are for a new one.
+    models of the name, :func:`the_model` says which is meant. A model that exists stays as it is: ``labels``
+    and the fields of :func:`create_model` are for a new one.
 
     :raises PaiError: the one by which the creation failed, where no model of the name shows after it.
+    :raises PaiUsageError: several models of the name have versions.
     """
     creation = create_model(name, workspace_id=workspace_id, labels=labels, **fields)
     return get_or_create(
         lambda: list_models(workspace_id=workspace_id, name=name),
         creation,
         identity=lambda model: model.model_id,
+        choose=the_model,
     )
+
+
+def the_model(found: list[Model]) -> Flow[Model]:
+    """Return the one that is meant of some models of the same name (ListModelVersions, where there are more).
+
+    Tasks that create a model at the same time may leave several, if PAI admits that, and all use the oldest.
+    So the one with versions is meant, or the oldest while no model has any.
+
+    :raises PaiUsageError: several have versions.
+    """
+    used: list[Model] = []
+    for model in found if len(found) > 1 else ():
+        if (yield from list_model_versions(model.model_id)):
+            used.append(model)
+    if len(used) > 1:
+        ids = ", ".join(model.model_id for model in used)
+        raise PaiUsageError(
+            f"{len(used)} models named {used[0].model_name!r} have versions: {ids}. A sensor or a trigger "
+            "takes the model_id of one of them; to register a version, rename the others in PAI."
+        )
+    return (yield from oldest(used or found))
 
 
 def get_model(model_id: str) -> Flow[Model]:

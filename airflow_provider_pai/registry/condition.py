@@ -24,7 +24,7 @@ from airflow_provider_pai.api.models import Run
 from airflow_provider_pai.api.parameters import required
 from airflow_provider_pai.api.query import Labels, parse_labels
 from airflow_provider_pai.api.registration import UNDECIDED, metrics_in
-from airflow_provider_pai.api.registry import list_models
+from airflow_provider_pai.api.registry import list_models, the_model
 from airflow_provider_pai.registry.records import version_record
 
 __all__ = [
@@ -183,7 +183,7 @@ def read_versions(
     """Return all versions of a model (ListModels, ListModelVersions). A name is looked up without an id.
 
     :raises PaiModelNotFoundError: there is no model of this id.
-    :raises PaiUsageError: several models have this name.
+    :raises PaiUsageError: several models of this name have versions.
     """
     if model_id is None:
         return (yield from _of_name(required("model_name", model_name), workspace_id))
@@ -206,15 +206,9 @@ def with_version(found: ModelVersions, version_name: str | None) -> Flow[ModelVe
 def _of_name(name: str, workspace_id: str | None) -> Flow[ModelVersions]:
     if workspace_id is None:
         workspace_id = (yield from get_default_workspace()).workspace_id
-    models = yield from list_models(workspace_id=workspace_id, name=name)
-    if len(models) > 1:
-        ids = ", ".join(each.model_id for each in models)
-        raise PaiUsageError(
-            f"The workspace {workspace_id} holds {len(models)} models named {name!r}: {ids}. Choose "
-            "one of them with model_id."
-        )
-    for model in models:
+    if models := (yield from list_models(workspace_id=workspace_id, name=name)):
         with suppress(PaiModelNotFoundError):  # it was deleted just now
+            model = yield from the_model(models)
             return ModelVersions(name, model.model_id, (yield from list_model_versions(model.model_id)))
     return ModelVersions(name, None, [])
 

@@ -65,8 +65,10 @@ class RegistryMethods(RunsFlows):
 
         In this hook's workspace, or the default one. Tasks that do this at the same time get the same id. A
         model that exists stays as it is: ``labels`` and the fields of :meth:`create_model` are for a new one.
-        If PAI has several of that name, this returns the oldest. Where PAI shows a new model late, this waits
-        for up to a minute.
+        If PAI has several of that name, this returns the one that has versions, or the oldest. If PAI shows a
+        new model late, this waits for up to a minute.
+
+        :raises PaiUsageError: several models of the name have versions.
         """
         make = functools.partial(api.get_or_create_model, name, labels=labels, **fields)
         return self._in_workspace(make, workspace_id)

@@ -49,7 +49,7 @@ class PaiRegisterModelVersionOperator(PaiOperator):
     Takes ``pai_conn_id`` and ``region`` of :class:`~airflow_provider_pai._base.PaiOperator`, and, all
     templated:
 
-    :param model_name: the model's name.
+    :param model_name: the model's name. If several models of this name have versions the task fails.
     :param uri: where its files are: ``https://…``, ``oss://bucket.oss-cn-hangzhou.aliyuncs.com/key``, or a
         path of Airflow's object storage, ``oss://conn@bucket/key`` or an ``ObjectStoragePath``, whose
         connection has the endpoint.

@@ -33,7 +33,7 @@ class PaiModelVersionSensor(WaitingSensor):
 
     :param model_id: the model, such as ``"{{ ti.xcom_pull('register').model_id }}"``.
     :param model_name: the model's name, instead of its id; the model need not exist yet. If several models
-        have this name the task fails.
+        of this name have versions the task fails.
     :param version_name: the version, such as ``"{{ ti.xcom_pull('register').version_name }}"``, which has to
         exist. Without it any version of the model ends the wait.
     :param newer_than: only a version that was registered after the version of this name ends the wait.
