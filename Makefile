@@ -60,14 +60,14 @@ pythons: $(PYTHONS:%=.venvs/python%/.made)  ## all tests on the oldest and the n
 E2E := $(NEWEST) 3.2.2 3.1.0 2.10.4
 
 e2e: $(E2E:%=.venvs/%/$(STAMP))  ## tests with whole Airflows: scheduler, triggerer, API server, dag processor
-	$(CHECKS)/bin/python -m pytest -q tests/e2e $(PICTURED:%=--ignore=%)
+	$(CHECKS)/bin/python -m pytest -q -n 2 --dist loadgroup tests/e2e $(PICTURED:%=--ignore=%)
 
 PICTURED   := tests/e2e/test_forms.py tests/e2e/test_gates_page.py
 SHOWN      := 3.3.2 3.2.2 3.1.0 3.0.6 2.10.4
 PLAYWRIGHT := playwright==1.65.2
 
 browser: chromium $(SHOWN:%=.venvs/%/$(STAMP)) $(FAB)/$(STAMP)  ## the connection form, a task's links and the page of gates in a real browser
-	$(CHECKS)/bin/python -m pytest -q --durations=5 $(PICTURED)
+	$(CHECKS)/bin/python -m pytest -q -n 2 --dist loadgroup --durations=5 $(PICTURED)
 
 chromium: $(CHECKS)/$(STAMP)
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \

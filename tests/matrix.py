@@ -32,6 +32,7 @@ WITHOUT_LIBRARIES = [
 """The test modules that say the same with any version of other libraries."""
 WAITING = [f"tests/test_{name}.py" for name in ("triggers", "events", "modes", "sensors", "shared_client")]
 """The test modules of waits, which run once more on the newest Airflow, without TotalCount in listings."""
+OF_ANY = ("-m", "any_airflow")
 OF_AIRFLOW = ("-m", "not any_airflow")
 BETWEEN = ("-m", "not any_airflow and not whole_table")
 SHOWN = 20_000
@@ -122,10 +123,11 @@ def main() -> None:
     # Not several processes for one Airflow: each of them would load it, and make a database.
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = [  # the longest first
-            pool.submit(run, newest, newest),
+            pool.submit(run, newest, newest, *OF_AIRFLOW),
             pool.submit(run, oldest, oldest, *OF_AIRFLOW),
             *(pool.submit(run, airflow, airflow, *BETWEEN) for airflow in between),
-            pool.submit(run, "lowest versions", LOWEST, *WITHOUT_LIBRARIES, "-m", "any_airflow"),
+            pool.submit(run, "any Airflow", newest, *OF_ANY),
+            pool.submit(run, "lowest versions", LOWEST, *OF_ANY, *WITHOUT_LIBRARIES),
             pool.submit(run, "without TotalCount", newest, *BETWEEN, *WAITING, PAI_TOTAL_COUNT="absent"),
         ]
         outcomes = [future.result() for future in running]
@@ -136,7 +138,6 @@ def main() -> None:
     for outcome in outcomes:
         for reason, number in outcome.skipped.items():
             print(f"{outcome.name} skipped {number}: {reason}")
-    print(f"What says the same on every Airflow ran on {newest} and with the lowest versions")
     Console(width=80).print(table_of(outcomes))
     passed, failed = (
         sum(numbers) for numbers in zip(*((o.counts["passed"], o.failed) for o in outcomes), strict=True)
