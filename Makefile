@@ -30,7 +30,7 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export SCARF_ANALYTICS := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-all e2e browser chromium distributed mutants lint types bench screenshots
+.PHONY: help demo ui test test-all e2e stories alone browser chromium distributed mutants lint types bench screenshots
 .PHONY: constraints docs pythons wheel check-wheel clean
 
 help:  ## this list
@@ -59,15 +59,23 @@ pythons: $(PYTHONS:%=.venvs/python%/.made)  ## all tests on the oldest and the n
 
 E2E := $(NEWEST) 3.2.2 3.1.0 2.10.4
 
-e2e: $(E2E:%=.venvs/%/$(STAMP))  ## tests with whole Airflows: scheduler, triggerer, API server, dag processor
-	$(CHECKS)/bin/python -m pytest -q -n 2 --dist loadgroup tests/e2e $(PICTURED:%=--ignore=%)
+e2e: stories alone  ## tests with whole Airflows: scheduler, triggerer, API server, dag processor (with -j2 side by side)
+
+# Those that share one Airflow of each version, and those of which each has its own.
+ALONE := tests/e2e/test_ui.py tests/e2e/test_waiting.py
+
+stories: $(E2E:%=.venvs/%/$(STAMP))
+	$(CHECKS)/bin/python -m pytest -q tests/e2e $(ALONE:%=--ignore=%) $(PICTURED:%=--ignore=%)
+
+alone: $(CHECKS)/$(STAMP)
+	$(CHECKS)/bin/python -m pytest -q $(ALONE)
 
 PICTURED   := tests/e2e/test_forms.py tests/e2e/test_gates_page.py
 SHOWN      := 3.3.2 3.2.2 3.1.0 3.0.6 2.10.4
 PLAYWRIGHT := playwright==1.65.2
 
 browser: chromium $(SHOWN:%=.venvs/%/$(STAMP)) $(FAB)/$(STAMP)  ## the connection form, a task's links and the page of gates in a real browser
-	$(CHECKS)/bin/python -m pytest -q -n 2 --dist loadgroup --durations=5 $(PICTURED)
+	$(CHECKS)/bin/python -m pytest -q --durations=5 $(PICTURED)
 
 chromium: $(CHECKS)/$(STAMP)
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \

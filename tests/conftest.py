@@ -28,9 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ and all(item.path.parent == TESTS for item in items):
-        # Cases that come from a set have no order of their own, and the processes must agree on one. (The
-        # tests with whole Airflows have none, and keep the order that starts each Airflow once.)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Cases that come from a set have no order of their own, and the processes must agree on one.
         items.sort(key=lambda item: (item.location[:2], item.nodeid))
     if named := [item.nodeid for item in items if " object at 0x" in item.nodeid]:
         raise pytest.UsageError(f"{named[0]} is named after an address: give the case an id.")

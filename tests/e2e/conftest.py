@@ -16,20 +16,11 @@ from typing import Any
 import pytest
 from standalone import SETTINGS, whole_airflow
 
-HERE = Path(__file__).parent
 AT_ONCE = 3
 """How many Airflows run at once: they mostly wait."""
 
 Told = dict[ModuleType, Any]
 """What is left of each story of an Airflow, or the error that ended it."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where there are several processes, what shares an Airflow."""
-    for item in items:
-        if isinstance(item, pytest.Function) and item.path.parent == HERE:
-            group = "stories" if "story" in item.fixturenames else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

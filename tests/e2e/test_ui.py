@@ -50,12 +50,14 @@ class Ui:
     def _read(self) -> None:
         for line in self.process.stdout or ():
             self.output.put(line)
+        self.output.put("")
 
     def address(self) -> str:
         """Wait for the line with the address."""
         seen = ""
         while (found := re.search(r"http://127\.0\.0\.1:\d+", seen)) is None:
-            seen += self.output.get(timeout=SECONDS)
+            seen += (line := self.output.get(timeout=SECONDS))
+            assert line, f"It has ended, and said:\n{seen}"
         return found[0]
 
     def family(self) -> list[psutil.Process]:
