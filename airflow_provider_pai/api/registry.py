@@ -111,8 +111,8 @@ def get_or_create_model(
 
     Tasks that do this at the same time get the same id: where PAI refuses the second creation, that task
     looks the name up, for up to a minute, because PAI may show a new model late. Should PAI hold several
-    models of the name, :func:`the_model` says which is meant. A model that exists stays as it is: ``labels``
-    and the fields of :func:`create_model` are for a new one.
+    models of the name, the one that has versions is meant, or the oldest while none has. A model that exists
+    stays as it is: ``labels`` and the fields of :func:`create_model` are for a new one.
 
     :raises PaiError: the one by which the creation failed, where no model of the name shows after it.
     :raises PaiUsageError: several models of the name have versions.

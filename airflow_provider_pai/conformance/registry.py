@@ -81,7 +81,8 @@ def _version(scene: Scene, name: str, *, wait: float = 0.0) -> Flow[Answer[Maybe
 @assumption(
     "May a workspace hold two models of one name?",
     assumed="Either, by the rules of `experiment_names`: `get_or_create_model` looks for the name, creates, "
-    "and looks again for up to a minute. Of several it takes the oldest.",
+    "and looks again for up to a minute. Of several it takes the one that has versions, or the oldest while "
+    "none has; where more than one has versions it fails.",
     setting="If PAI refuses in other words, or shows a model later than that: create it before the tasks "
     "that would create it at the same time. Please report the code.",
 )
