@@ -49,7 +49,7 @@ def standalone(home: Path, environment: dict[str, str], port: int) -> Iterator[s
         "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(port),
         "AIRFLOW__WEBSERVER__BASE_URL": f"http://{LOOPBACK}:{port}",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
-        # Each is a process of some 200 MB; Airflow 3.0 starts four of the first.
+        # Each worker is a process of some 200 MB, and Airflow 3.0 would start four for its API.
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__CORE__PARALLELISM": environment.get("AIRFLOW__CORE__PARALLELISM", "4"),
         # The usual ports of these may be another Airflow's.

@@ -222,7 +222,6 @@ def test_a_label_does_not_come_where_what_was_logged_before_it_cannot(
 
 
 @pytest.mark.any_airflow
-@pytest.mark.any_airflow
 def test_logging_is_cheap(pai: Any) -> None:
     with PaiHook().track("e", key="k") as run:
         for step in range(10_000):

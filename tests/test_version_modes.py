@@ -89,6 +89,12 @@ def two_of_a_name(pai: Any) -> None:
         pai.add_model_version(pai.add_model("digits"), "0.1.0")
 
 
+def beside_an_empty_one_of_the_name(pai: Any) -> None:
+    pai.quirks.model_names = "repeatable"
+    pai.add_model("digits")
+    pai.add_model_version(pai.add_model("digits"), "0.1.0", approval_status="Approved")
+
+
 def another_of_its_name(pai: Any) -> None:
     pai.delete_model(model(pai))
     versions("Approved")(pai)
@@ -206,6 +212,7 @@ CASES = {
         state="failed",
         says=("PaiModelNotFoundError",),
     ),
+    "an empty model of the name beside it": Case(beside_an_empty_one_of_the_name, found="0.1.0"),
     "two models of the name": Case(
         two_of_a_name,
         {"retries": 2},

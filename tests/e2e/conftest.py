@@ -41,13 +41,12 @@ def stories(
     together: dict[tuple[str, str], list[ModuleType]] = {}
     for module, version in wanted:
         together.setdefault((version, str(settings_of(module))), []).append(module)
+    told: dict[tuple[ModuleType, str], Future[Told]] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {
-            (module, version): future
-            for (version, _), modules in together.items()
-            for future in [pool.submit(tell, version, modules, tmp_path_factory.mktemp(version))]
-            for module in modules
-        }
+        for (version, _), modules in together.items():
+            future = pool.submit(tell, version, modules, tmp_path_factory.mktemp(version))
+            told |= {(module, version): future for module in modules}
+        yield told
 
 
 def settings_of(module: ModuleType) -> dict[str, str]:

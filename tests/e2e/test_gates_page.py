@@ -43,40 +43,34 @@ SECRET = "a secret of this test alone, by which it makes a token that has expire
 
 DAG_ID, TASK_ID, APPROVAL = "release", "gate", "approval"
 GATE = f"{DAG_ID} \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} {TASK_ID}"
-DAG = """
-import pendulum
-from airflow.sdk import DAG
-
-from airflow_provider_pai.operators import PaiRunGateOperator
-
-with DAG("release", schedule=None, start_date=pendulum.datetime(2025, 1, 1, tz="UTC")):
-    PaiRunGateOperator(
-        task_id="gate",
-        labels="model:{{ dag_run.conf['judge'] }}",
-        baseline_labels="champion:true",
-        metrics={
-            "accuracy": [">= 0.85", ">= baseline + 0.005"],
-            "validation_accuracy": "max >= 0.85",
-        },
-    )
-"""
-APPROVAL_DAG = """
+DAGS = """
 import pendulum
 from airflow.sdk import DAG
 
 from airflow_provider_pai.operators import PaiApprovalOperator, PaiRunGateOperator
 
-with DAG("approval", schedule=None, start_date=pendulum.datetime(2025, 1, 1, tz="UTC")):
-    gate = PaiRunGateOperator(
+START = pendulum.datetime(2025, 1, 1, tz="UTC")
+
+
+def gate(model):
+    return PaiRunGateOperator(
         task_id="gate",
-        labels="model:good",
+        labels=f"model:{model}",
         baseline_labels="champion:true",
         metrics={
             "accuracy": [">= 0.85", ">= baseline + 0.005"],
             "validation_accuracy": "max >= 0.85",
         },
     )
-    PaiApprovalOperator(task_id="ask", verdict=gate.output, body="Look at it before it goes into service.")
+
+
+with DAG("release", schedule=None, start_date=START):
+    gate("{{ dag_run.conf['judge'] }}")
+
+with DAG("approval", schedule=None, start_date=START):
+    PaiApprovalOperator(
+        task_id="ask", verdict=gate("good").output, body="Look at it before it goes into service."
+    )
 """
 RUNS = {"champion": ("resnet-50", 0.93), "good": ("vit-small", 0.95), "weak": ("mobilenet-v3", 0.87)}
 """The label ``model`` of each run, its name, and its accuracy."""
@@ -178,8 +172,7 @@ class World:
 def world_of(version: str, home: Path) -> Iterator[World]:
     """Run an Airflow of this version, and let its gate decide."""
     (home / "dags").mkdir()
-    (home / "dags" / "release.py").write_text(DAG)
-    (home / "dags" / "approval.py").write_text(APPROVAL_DAG)
+    (home / "dags" / "gates.py").write_text(DAGS)
     programs = CHECKOUT / ".venvs" / version / "bin"
     mark = uuid.uuid4().hex
     path = PATHS.get(version, "")

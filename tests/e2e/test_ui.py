@@ -50,7 +50,7 @@ class Ui:
     def _read(self) -> None:
         for line in self.process.stdout or ():
             self.output.put(line)
-        self.output.put("")
+        self.output.put("")  # it has ended
 
     def address(self) -> str:
         """Wait for the line with the address."""
