@@ -113,7 +113,10 @@ class Person:
         )
 
     def clear(self, dag_run_id: str) -> None:
-        """Clear the gate and all that follows, as a person does who wants it judged again."""
+        """Clear the gate and all that follows, as a person does who wants it judged again.
+
+        Airflow 3.1.0 answers before it writes that down.
+        """
         body = {
             "dry_run": False,
             "dag_run_id": dag_run_id,
@@ -124,6 +127,7 @@ class Person:
         }
         cleared = self.airflow.call("POST", f"{self.airflow.api}/dags/{DAG}/clearTaskInstances", body)
         assert {one["task_id"] for one in cleared["task_instances"]} == {"gate", "ask", "register"}
+        until(lambda: self.airflow.states(DAG, dag_run_id)["gate"] != "success", "the gate cleared")
 
     def versions(self) -> list[api.ModelVersion]:
         """Return the versions that are registered, oldest first."""
