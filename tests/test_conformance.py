@@ -33,7 +33,7 @@ WHOLE_NUMBERS = {
     "hidden_experiment": [2, 10**6],
     "unlisted_experiment": [1, 10**6],
     "unlisted_label": [1, 10**6],
-    "logged_values": [100, 1000],
+    "logged_values": [100, 2000],
     "hidden_model": [2, 10**6],
     "hidden_version": [1, 10**6],
 }
@@ -121,7 +121,7 @@ SEEN = {
     ("non_finite", "string"): ("nan", "comes back as text"),
     ("non_finite", "literal"): ("nan", "comes back as a bare word"),
     ("non_finite", "null"): ("nan", "comes back as null"),
-    ("logged_values", 1000): ("logged_values", "1,000 are accepted"),
+    ("logged_values", 2000): ("logged_values", "2,000 are accepted"),
     ("logged_values", 100): ("logged_values", "62 are accepted"),
     ("metric_timestamp", "milliseconds"): ("metric_timestamp", "milliseconds since 1970"),
     ("metric_timestamp", "seconds"): ("metric_timestamp", "seconds since 1970"),

@@ -235,11 +235,26 @@ def test_logging_is_cheap(pai: Any) -> None:
 def test_a_passing_fault_loses_no_value(pai: Any, kind: str) -> None:
     pai.inject(kind, action="LogRunMetrics", times=7, **({"retry_after_ms": 1} if kind == "throttle" else {}))
     with PaiHook().track("e", key="k") as run:
-        for step in range(1200):
+        for step in range(2400):
             run.log_metrics({"a": step}, step=step)
     logged = PaiHook().list_run_metrics(run.run_id, "a", page_size=1000)
-    assert {value.step for value in logged} == set(range(1200))
+    assert {value.step for value in logged} == set(range(2400))
     assert states(pai) == ["success"]
+
+
+def test_what_a_pai_that_does_not_answer_leaves_no_room_for_counts_as_not_delivered(
+    pai: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("airflow_provider_pai.tracking.tracked_run.MOST_WAITING", 2500)
+    answering = threading.Event()
+    pai.before_request(lambda action, _: action == "LogRunMetrics" and answering.wait(60))
+    with PaiHook().track("e", key="k") as run:
+        for step in range(4000):
+            run.log_metrics({"a": step}, step=step)
+        answering.set()
+    logged = PaiHook().list_run_metrics(run.run_id, "a", page_size=1000)
+    assert sorted(value.step for value in logged) == list(range(2500))
+    assert "1500 values of the run" in caplog.text
 
 
 @pytest.mark.parametrize("most", [100, 1])

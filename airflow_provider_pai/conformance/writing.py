@@ -246,18 +246,18 @@ def nan(scene: Scene) -> Flow[Finding]:
 
 @assumption(
     "How many values may a request of `LogRunMetrics` carry?",
-    assumed="1,000. A tracked run whose values are refused sends fewer in a request from then on.",
+    assumed="2,000. A tracked run whose values are refused sends fewer in a request from then on.",
     setting="If it is fewer: give `log_run_metrics` fewer values at once.",
 )
 def logged_values(scene: Scene) -> Flow[Finding]:
-    """Log 1,000 values in one request, or half as many, until PAI takes them."""
+    """Log 2,000 values in one request, or half as many, until PAI takes them."""
     *_, run = yield from scene.runs()
-    values = 1000
+    values = most = 2000
     while True:
         metrics = [{"Key": "many", "Value": step / 8, "Step": step} for step in range(values)]
         answer = yield from _log(scene, run.run_id, *metrics)
         if answer.error is None:
-            return (as_assumed if values == 1000 else different)(f"{values:,} are accepted")
+            return (as_assumed if values == most else different)(f"{values:,} are accepted")
         if values == 1:
             return different(f"a metric is refused: {answer.refusal}")
         values //= 2

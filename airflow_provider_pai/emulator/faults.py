@@ -104,7 +104,7 @@ class Quirks:
     """How a metric's NaN is written: `"NaN"`, `null`, a bare `NaN`, which is not JSON, or as `0`."""
     metric_values: Literal["float64", "float32"] = "float64"
     """How many bits of a metric's value come back. The vendor's SDKs for Java and Go declare 32."""
-    logged_values: int = 1000
+    logged_values: int = 2000
     """How many values a LogRunMetrics may carry; more are refused with an error 400."""
     metric_timestamp: Literal["milliseconds", "seconds", "zero"] = "milliseconds"
     """The Timestamp of a metric that was logged without one: the time in some unit, or 0."""

@@ -9,7 +9,6 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf, isfinite
 from types import TracebackType
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 
 STATE = "airflow_state"
 """The label that says how it ended: ``running``, ``success``, ``failed`` or ``skipped``."""
-BATCH = 1000
+BATCH = 2000
 """How many values one request carries."""
 MOST_REFUSALS = 50
 """How many refused requests in a row look for the values that PAI refuses."""
@@ -73,7 +72,7 @@ class TrackedRun:
         self._client = client
         self._strict = strict
         self._ended = ended
-        self._waiting: deque[MetricEntry] = deque()
+        self._waiting: list[MetricEntry] = []
         self._checked: set[str] = set()
         self._most = BATCH
         """How many values a request carries at most."""
@@ -86,7 +85,9 @@ class TrackedRun:
         """How many of all values must not wait for others."""
         self._lost = 0
         self._error = ""
-        self._wake = threading.Condition()
+        self._lock = threading.RLock()
+        """A training takes it alone, in each of its steps: a condition takes it by a call in Python."""
+        self._wake = threading.Condition(self._lock)
         self._deadline: float | None = None
         self._writer: threading.Thread | None = None
         self._process = os.getpid()
@@ -117,19 +118,20 @@ class TrackedRun:
             if right and key in self._checked and type(value) is float and isfinite(value)
             else metric_entry(key, value, step, now)
             for key, value in metrics.items()
+            if key not in self._refused_keys
         ]
         self._checked.update(metrics)
-        kept = [each for each in entries if each.key not in self._refused_keys]
-        with self._wake:
+        with self._lock:
             if self._deadline is not None:
                 raise PaiUsageError(f"the run {self.run_id} has ended; log to it inside of its with block.")
-            room = MOST_WAITING - len(self._waiting)
-            self._lost += len(entries) - len(kept[:room])
-            self._waiting.extend(kept[:room])
+            self._lost += len(metrics) - len(entries)
+            self._waiting += entries
             if self._writer is None:
                 self._writer = threading.Thread(target=self._write, name="pai-run", daemon=True)
                 self._writer.start()
             elif len(self._waiting) >= self._most:
+                self._lost += max(0, len(self._waiting) - MOST_WAITING)
+                del self._waiting[MOST_WAITING:]
                 self._wake.notify_all()
 
     def set_labels(self, labels: Labels) -> None:
@@ -207,9 +209,9 @@ class TrackedRun:
 
     def _take(self, number: int) -> None:
         """Remove this many of the first values from those that wait."""
-        for _ in range(min(number, len(self._waiting))):  # none where the end has given them up
-            self._waiting.popleft()
-            self._done += 1
+        number = min(number, len(self._waiting))  # none where the end has given them up
+        del self._waiting[:number]
+        self._done += number
         self._wake.notify_all()
 
     def _say(self, state: str) -> None:
@@ -265,7 +267,7 @@ class TrackedRun:
         while True:
             with self._wake:
                 self._wake.wait_for(self._is_due, SEND_SECONDS)
-                batch = [self._waiting[place] for place in range(min(self._most, len(self._waiting)))]
+                batch = self._waiting[: self._most]
                 ending = self._deadline is not None
             if not batch:
                 if ending:
@@ -315,7 +317,7 @@ class TrackedRun:
                 kept = [each for each in self._waiting if each.key != batch[0].key]
                 self._lost += len(self._waiting) - len(kept)
                 self._done += len(self._waiting) - len(kept)
-                self._waiting = deque(kept)
+                self._waiting = kept
                 self._wake.notify_all()
             self._most = BATCH
             return 0
