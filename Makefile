@@ -45,7 +45,7 @@ ui: $(CHECKS)/$(STAMP)  ## the examples in the web interface of the newest Airfl
 	@$(CHECKS)/bin/python -m demo.ui
 
 test: $(READY) $(if $(filter $(NEWEST),$(AIRFLOW)),lint types)  ## lint and types (with the newest Airflow), and the tests that start no Airflow
-	$(PY) -m pytest -q -n 2 --dist worksteal -m "not whole_table"
+	$(PY) -m pytest -q -n 4 --dist worksteal -m "not whole_table" --hypothesis-profile quick
 
 test-all: $(KNOWN:%=.venvs/%/$(STAMP)) $(LOWEST)/$(STAMP) $(ALIPAI)/$(STAMP)  ## the same tests on every supported Airflow, and one table
 	@$(CHECKS)/bin/python -m tests.matrix $(KNOWN)

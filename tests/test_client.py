@@ -13,6 +13,7 @@ import math
 import platform
 import re
 import socket
+import socketserver
 import sys
 import threading
 import time
@@ -168,6 +169,28 @@ def raw_server(answer: bytes | Callable[[bytes], bytes]) -> Iterator[tuple[str, 
         thread.join(timeout=5)
 
 
+@contextlib.contextmanager
+def counting_server() -> Iterator[tuple[str, list[str]]]:
+    """A server that keeps connections. Yields its URL, and which connections were opened and closed."""
+    events: list[str] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            events.append("opened")
+            self.request.settimeout(5)
+            while self.request.recv(65536):
+                self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            events.append("closed")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", events
+        finally:
+            server.shutdown()
+
+
 def http(body: bytes, head: bytes = b"HTTP/1.1 200 OK") -> bytes:
     return head + b"\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
 
@@ -175,6 +198,20 @@ def http(body: bytes, head: bytes = b"HTTP/1.1 200 OK") -> bytes:
 def one_attempt(limit: float = 5.0) -> Flow[Any]:
     """A flow that returns the outcome of one attempt."""
     return (yield Request(action="ListRuns", path="/api/v1/runs", limit=limit))
+
+
+def test_a_closed_client_has_no_connection_any_more_and_opens_another_if_asked_again() -> None:
+    """Not only when it is collected, where Python would drop the signal of an Airflow timeout."""
+    with counting_server() as (url, events):
+        client = PaiClient(url, StaticCredential(Credential(**KEY)))
+        for _ in range(2):
+            client.run(one_attempt())
+            client.run(one_attempt())
+            client.close()
+            deadline = time.monotonic() + 10
+            while len(events) % 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        assert events == ["opened", "closed", "opened", "closed"]
 
 
 # --- every operation, end to end

@@ -109,7 +109,6 @@ HIDDEN_SKIP = [["+", 0]]  # a deletion that an addition hides from TotalCount
 
 @given(freedoms=FREEDOMS, history=QUIET_ENOUGH, size=PAGE_SIZES)
 @example(freedoms={"size": 6}, history=HIDDEN_SKIP, size=2)
-@settings(max_examples=150)
 def test_a_listing_loses_no_version_that_stayed_and_returns_none_twice(
     freedoms: Any, history: Any, size: int
 ) -> None:
@@ -121,7 +120,6 @@ def test_a_listing_loses_no_version_that_stayed_and_returns_none_twice(
 
 @given(freedoms=FREEDOMS, history=QUIET_ENOUGH, size=PAGE_SIZES)
 @example(freedoms={"size": 6}, history=[["+", -1]], size=2)
-@settings(max_examples=150)
 def test_a_listing_of_pending_versions_stays_right_while_others_decide(
     freedoms: Any, history: Any, size: int
 ) -> None:
@@ -133,7 +131,6 @@ def test_a_listing_of_pending_versions_stays_right_while_others_decide(
 
 @pytest.mark.parametrize("newest_first", [False, True])
 @given(freedoms=FREEDOMS, history=ADDITIONS, size=PAGE_SIZES)
-@settings(max_examples=100)
 def test_while_others_create_versions_each_comes_once(
     newest_first: bool, freedoms: Any, history: Any, size: int
 ) -> None:

@@ -10,7 +10,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_pai.api import (
@@ -142,7 +142,6 @@ HIDDEN_SKIP = [[], ["+", 0]]  # a deletion that an insertion hides from TotalCou
 @pytest.mark.parametrize("order", ["GmtCreateTime ASC", "GmtCreateTime DESC", "Name ASC", "Name DESC"])
 @given(freedoms=FREEDOMS, history=QUIET_ENOUGH, size=PAGE_SIZES)
 @example(freedoms={"size": 6}, history=HIDDEN_SKIP, size=2)
-@settings(max_examples=150)
 def test_a_listing_loses_no_run_that_stayed_and_returns_none_twice(play, order, freedoms, history, size):
     service = Service(**freedoms, history=history)
     found = ids(play(list_runs(RunQuery(order_by=order), page_size=size), service))
@@ -153,7 +152,6 @@ def test_a_listing_loses_no_run_that_stayed_and_returns_none_twice(play, order, 
 
 @pytest.mark.parametrize("order", ["GmtCreateTime ASC", "GmtCreateTime DESC"])
 @given(freedoms=FREEDOMS, history=QUIET_ENOUGH, size=PAGE_SIZES, after=st.booleans())
-@settings(max_examples=100)
 def test_a_listing_stays_right_where_the_service_ignores_the_order(
     play, order, freedoms, history, size, after
 ):
@@ -182,7 +180,6 @@ def test_without_total_counts_a_listing_still_survives_insertions(play, freedoms
     minutes=st.integers(0, 16),
     most=st.none() | st.integers(1, 8),
 )
-@settings(max_examples=150)
 def test_a_window_that_opens_loses_nothing(play, freedoms, history, size, minutes, most):
     service = Service(**freedoms, history=history)
     start = START - timedelta(minutes=minutes)
@@ -214,7 +211,6 @@ def test_a_window_that_opens_loses_nothing(play, freedoms, history, size, minute
     most=st.none() | st.integers(1, 8),
 )
 @example(freedoms={"size": 3, "largest_page": 1}, history=[[0]], size=1, minutes=0, most=2)
-@settings(max_examples=150)
 def test_a_window_that_closes_and_a_first_few_lose_nothing(play, freedoms, history, size, minutes, most):
     # A listing that is left early cannot notice a deletion hidden by an insertion between the same pages.
     service = Service(**freedoms, history=history)
@@ -232,7 +228,6 @@ def test_a_window_that_closes_and_a_first_few_lose_nothing(play, freedoms, histo
 
 @given(freedoms=FREEDOMS, history=QUIET_ENOUGH, size=PAGE_SIZES, most=st.integers(1, 8))
 @example(freedoms={"size": 6}, history=[["+", 0]], size=2, most=4)
-@settings(max_examples=150)
 def test_newest_first_a_listing_that_is_left_early_loses_nothing(play, freedoms, history, size, most):
     service = Service(**freedoms, history=history)
     query = RunQuery(order_by="GmtCreateTime DESC")

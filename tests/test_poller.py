@@ -284,7 +284,7 @@ def served(airflow_db: None) -> Iterator[PaiEmulator]:  # noqa: F811
         yield emulator
 
 
-HISTORIES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+HISTORIES = settings(suppress_health_check=[HealthCheck.too_slow])
 history = given(
     before=st.lists(CREATES, max_size=25),
     polls=POLLS,

@@ -103,6 +103,8 @@ class Connections(HTTPAdapter):
     :param tls: whom they trust; ``None`` where nothing is encrypted.
     """
 
+    _pool: HTTPConnectionPool
+
     def __init__(self, endpoint: str, proxy: Proxy | None, tls: ssl.SSLContext | None) -> None:
         self.tls = tls
         self._endpoint = endpoint
@@ -133,6 +135,16 @@ class Connections(HTTPAdapter):
             decode_content=False,
         )
 
+    def close(self) -> None:
+        """Close the kept connections; others are opened if there is another request.
+
+        At once, since urllib3 closes them when it is collected, where Python drops an Airflow timeout that
+        comes just then.
+        """
+        self._pool.close()
+        super().close()
+        self._pool = self.poolmanager.connection_from_url(self._endpoint)
+
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **_: Any) -> None:
         """Make the one pool that there is."""
         options: dict[str, Any] = {"maxsize": maxsize, "block": block, "ssl_context": self.tls}
@@ -144,4 +156,4 @@ class Connections(HTTPAdapter):
         else:
             self.poolmanager = PoolManager(**options)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _HttpsPool}
-        self._pool: HTTPConnectionPool = self.poolmanager.connection_from_url(self._endpoint)
+        self._pool = self.poolmanager.connection_from_url(self._endpoint)
