@@ -30,8 +30,8 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export SCARF_ANALYTICS := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-all e2e stories alone browser chromium distributed mutants lint types bench screenshots
-.PHONY: constraints docs pythons wheel check-wheel clean
+.PHONY: help demo ui test test-all e2e stories alone browser forms page chromium distributed mutants lint types bench
+.PHONY: screenshots constraints docs pythons wheel check-wheel clean
 
 help:  ## this list
 	@echo "make TARGET [AIRFLOW=$(AIRFLOW)] [PYTHON=$(PYTHON)]"
@@ -74,8 +74,13 @@ PICTURED   := tests/e2e/test_forms.py tests/e2e/test_gates_page.py
 SHOWN      := 3.3.2 3.2.2 3.1.0 3.0.6 2.10.4
 PLAYWRIGHT := playwright==1.65.2
 
-browser: chromium $(SHOWN:%=.venvs/%/$(STAMP)) $(FAB)/$(STAMP)  ## the connection form, a task's links and the page of gates in a real browser
-	$(CHECKS)/bin/python -m pytest -q --durations=5 $(PICTURED)
+browser: forms page  ## the connection form, a task's links and the page of gates in a real browser (with -j2 side by side)
+
+forms: chromium $(SHOWN:%=.venvs/%/$(STAMP))
+	$(CHECKS)/bin/python -m pytest -q --durations=3 tests/e2e/test_forms.py
+
+page: chromium $(SHOWN:%=.venvs/%/$(STAMP)) $(FAB)/$(STAMP)
+	$(CHECKS)/bin/python -m pytest -q --durations=3 tests/e2e/test_gates_page.py
 
 chromium: $(CHECKS)/$(STAMP)
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
