@@ -295,6 +295,8 @@ def test_the_gate_over_time_shows_fifty_verdicts_and_older_ones_on_demand_each_r
     world: World, reader: Reader
 ) -> None:
     main = reader.read(world.gate())
+    seconds = reader.page.evaluate("performance.now()") / 1000
+    print(f"\n{world.version}: the newest 50 verdicts are there {seconds:.1f} s after the page was asked for")
     expect(main).to_contain_text(f"{50 - FAILING - 1} of the newest 50 of {VERDICTS} verdicts passed.")
     assert len(reader.page.evaluate("asked")) == 51
     main.get_by_role("button", name="Show 50 older verdicts").click()
