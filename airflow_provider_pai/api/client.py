@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncPaiClient", "PaiClient"]
 
 CHUNK_BYTES = 1024 * 1024
+LARGE_BYTES = 256 * 1024
+"""An answer beyond this size is decoded in a thread: of runs without a name, 8 MiB take a second."""
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -170,13 +172,10 @@ class PaiClient(Transport):
         :raises PaiError: see :mod:`airflow_provider_pai.api.errors`.
         """
         check_fresh(flow)
-        outcome: Outcome | None = None
-        while True:
-            try:
-                request = flow.send(outcome)  # type: ignore[arg-type]
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            outcome = self.attempt(request)
+        request, result = _advance(flow, None)
+        while request is not None:
+            request, result = _advance(flow, self.attempt(request))
+        return result  # type: ignore[no-any-return]
 
     def iter(self, listing: Paginator[Item]) -> Iterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
@@ -253,13 +252,10 @@ class AsyncPaiClient(Transport):
         if not self._process:
             raise PaiUsageError("This client is not open: async with AsyncPaiClient(…) as client: …")
         check_fresh(flow)
-        outcome: Outcome | None = None
-        while True:
-            try:
-                request = flow.send(outcome)  # type: ignore[arg-type]
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            outcome = await self.attempt(request)
+        request, result = await advance(flow, None)
+        while request is not None:
+            request, result = await advance(flow, await self.attempt(request))
+        return result  # type: ignore[no-any-return]
 
     async def iter(self, listing: Paginator[Item]) -> AsyncIterator[Item]:
         """Yield the items of a listing, holding one page at a time."""
@@ -320,6 +316,23 @@ class AsyncPaiClient(Transport):
                 return self._response(response.status, response.headers, body, credential, attempt)
         except (PaiError, aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             return self._failure(error, attempt)
+
+
+async def advance(flow: Flow[Any], outcome: Outcome | None) -> tuple[Request | None, Any]:
+    """Let a flow go on, and return its next request; or ``None``, and the flow's result.
+
+    A large answer is decoded in a thread, so that everything else on the event loop has its turns meanwhile.
+    """
+    if isinstance(outcome, Response) and len(outcome.body) > LARGE_BYTES:
+        return await asyncio.to_thread(_advance, flow, outcome)
+    return _advance(flow, outcome)
+
+
+def _advance(flow: Flow[Any], outcome: Outcome | None) -> tuple[Request | None, Any]:
+    try:
+        return flow.send(outcome), None  # type: ignore[arg-type]
+    except StopIteration as end:
+        return None, end.value
 
 
 def _root(error: BaseException) -> str:

