@@ -1,4 +1,4 @@
-"""The tests on every supported Airflow, four at a time, and one table of what came of it: make test-all.
+"""The tests on every supported Airflow, five at a time, and one table of what came of it: make test-all.
 
 What says the same on every Airflow (the marker `any_airflow`, which tests/conftest.py gives to whole modules)
 runs on the newest alone, and once more with the lowest versions that are declared; all else on each.
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-AT_ONCE = 4  # on two cores, since many tests wait
+AT_ONCE = 5  # on two cores, since many tests wait
 SECONDS = 1800
 """How long the tests may take on one Airflow."""
 LOWEST = "lowest"
