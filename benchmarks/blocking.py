@@ -53,11 +53,10 @@ async def look_up_on_the_loop() -> None:
 
 async def open_client() -> None:
     """Make the client of a connection, TLS included."""
-    from airflow_provider_pai.waiting.client import SharedClient
+    from airflow_provider_pai.waiting.client import shared_client
 
-    client = SharedClient("measured", None)
-    await client.settings()
-    await client.close()
+    async with shared_client("measured", None) as client:
+        await client.settings()
 
 
 async def open_client_on_the_loop() -> None:
@@ -92,22 +91,20 @@ def slow_uri() -> str:
 async def obtain() -> None:
     """Obtain a credential for several flows at once, which then find nobody at home."""
     from airflow_provider_pai.api import list_runs_page
-    from airflow_provider_pai.waiting.client import SharedClient
+    from airflow_provider_pai.waiting.client import shared_client
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         closed = f"http://127.0.0.1:{probe.getsockname()[1]}"
     extra = {"credential_type": "credentials_uri", "credentials_uri": slow_uri()}
     os.environ["AIRFLOW_CONN_MEASURED"] = json.dumps({"conn_type": "pai", "host": closed, "extra": extra})
-    client = SharedClient("measured", None)
     logging.disable()
 
     async def ask() -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(1.5 * SLOW_SECONDS):
+            async with shared_client("measured", None) as client, asyncio.timeout(1.5 * SLOW_SECONDS):
                 await client.run(list_runs_page, lambda limit: limit.polls)
 
     await asyncio.gather(*(ask() for _ in range(WAITS)))
-    await client.close()
 
 
 async def obtain_on_the_loop() -> None:
@@ -143,11 +140,11 @@ PAGE = b""
 
 async def decode() -> None:
     """Decode a page into typed runs, as a client does with an answer."""
-    from airflow_provider_pai.api import RunQuery, list_runs_page
+    from airflow_provider_pai.api import list_runs_page
     from airflow_provider_pai.api.client import advance
     from airflow_provider_pai.api.flow import Response
 
-    flow = list_runs_page(RunQuery(workspace_id="1"))
+    flow = list_runs_page()
     next(flow)
     await advance(flow, Response(status=200, headers={}, body=PAGE))
 
