@@ -24,7 +24,7 @@ import requests
 from browser import Browser, Locator, Ui3, chromium, expect
 from outside import CHECKOUT, LocalPai, airflow_environment, local_pai, session, until
 from past_verdicts import Past
-from playwright.sync_api import ConsoleMessage
+from playwright.sync_api import ConsoleMessage, Error
 from standalone import Airflow, kill_sessions, running
 
 from airflow_provider_pai.api.metrics import log_metric_entries, metric_entry
@@ -211,12 +211,16 @@ class Reader:
         self.page = self.ui.page
         self.page.context.add_init_script(WATCH)
         self.page.on("console", self._note)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("pageerror", self._note_error)
         self.errors: list[str] = []
 
     def _note(self, message: ConsoleMessage) -> None:
         if message.type == "error" and "/pai/gates/" in message.location.get("url", "") + self.page.url:
             self.errors.append(message.text)
+
+    def _note_error(self, error: Error) -> None:
+        if "/pai/gates/" in f"{error.stack} {self.page.url}":  # and no error of Airflow's own pages
+            self.errors.append(str(error))
 
     def read(self, address: str) -> Locator:
         """Open an address of the page, and return its main part when all of it is there."""
