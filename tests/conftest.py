@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from airflow_provider_pai.api import Flow, Outcome, Request
 
-settings.register_profile("suite", deadline=None, max_examples=100)
+settings.register_profile("suite", deadline=None, max_examples=150)
 settings.register_profile("quick", deadline=None, max_examples=15)  # make test
 settings.load_profile("suite")
 

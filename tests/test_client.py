@@ -764,9 +764,26 @@ def test_both_kinds_of_deflate_are_understood(caller, window):
         assert [run.run_id for run in caller.run(url, list_runs(RunQuery()))] == ["run-1"]
 
 
-def test_while_the_largest_answer_is_decoded_the_event_loop_has_its_turns():
+def largest_answer() -> tuple[bytes, int]:
+    """As many runs as an answer can hold, and their number."""
     number = wire.MAX_BODY_BYTES // len(b'{"RunId":"1000000"},') - 1
-    body = b",".join(b'{"RunId":"%d"}' % (1_000_000 + index) for index in range(number))
+    runs = b",".join(b'{"RunId":"%d"}' % (1_000_000 + index) for index in range(number))
+    return b'{"Runs":[%s]}' % runs, number
+
+
+def test_the_largest_answer_is_decoded_in_a_moment():
+    body, number = largest_answer()
+    listing = list_runs(RunQuery())
+    next(listing)
+    started = time.process_time()
+    with pytest.raises(StopIteration) as ended:
+        listing.send(Response(status=200, headers={}, body=body))
+    assert len(ended.value.value) == number
+    assert time.process_time() - started < 5  # 1 s where nothing else runs; 64 MiB took 20 s
+
+
+def test_while_the_largest_answer_is_decoded_the_event_loop_has_its_turns():
+    body, number = largest_answer()
     turns: list[bool] = []
     answered = asyncio.Event()
 
@@ -788,7 +805,7 @@ def test_while_the_largest_answer_is_decoded_the_event_loop_has_its_turns():
         beside.cancel()
         return runs
 
-    with raw_server(http(b'{"Runs":[%s]}' % body)) as (url, _):
+    with raw_server(http(body)) as (url, _):
         assert len(asyncio.run(story(url))) == number
     assert sum(turns) > 10
 

@@ -47,11 +47,11 @@ from airflow_provider_pai.api.wire import (
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["AsyncPaiClient", "PaiClient"]
+__all__ = ["AsyncPaiClient", "PaiClient", "advance"]
 
 CHUNK_BYTES = 1024 * 1024
 LARGE_BYTES = 256 * 1024
-"""An answer beyond this size is decoded in a thread: of runs without a name, 8 MiB take a second."""
+"""An answer beyond this size is decoded in a thread: 8 MiB of runs that have an id alone take a second."""
 
 T = TypeVar("T")
 Item = TypeVar("Item")

@@ -86,7 +86,7 @@ class TrackedRun:
         self._lost = 0
         self._error = ""
         self._lock = threading.RLock()
-        """A training takes it alone, in each of its steps: a condition takes it by a call in Python."""
+        """Taken without the condition where a training logs: entering that is a call in Python."""
         self._wake = threading.Condition(self._lock)
         self._deadline: float | None = None
         self._writer: threading.Thread | None = None
@@ -118,9 +118,10 @@ class TrackedRun:
             if right and key in self._checked and type(value) is float and isfinite(value)
             else metric_entry(key, value, step, now)
             for key, value in metrics.items()
-            if key not in self._refused_keys
         ]
         self._checked.update(metrics)
+        if self._refused_keys:
+            entries = [each for each in entries if each.key not in self._refused_keys]
         with self._lock:
             if self._deadline is not None:
                 raise PaiUsageError(f"the run {self.run_id} has ended; log to it inside of its with block.")
@@ -129,7 +130,7 @@ class TrackedRun:
             if self._writer is None:
                 self._writer = threading.Thread(target=self._write, name="pai-run", daemon=True)
                 self._writer.start()
-            elif len(self._waiting) >= self._most:
+            if len(self._waiting) >= self._most:
                 self._lost += max(0, len(self._waiting) - MOST_WAITING)
                 del self._waiting[MOST_WAITING:]
                 self._wake.notify_all()
