@@ -283,6 +283,9 @@ def test_a_metric_that_pai_refuses_is_not_sent_again_and_costs_no_other(
     with PaiHook().track("e", key="k") as run:
         for step in range(500):
             run.log_metrics({"good": step, "loss/x": step}, step=step)
+        run.set_labels({"all": "delivered"})
+        with pytest.raises(PaiUsageError, match="loss/x"):
+            run.log_metrics({"loss/x": float("nan")})
     logged = PaiHook().list_run_metrics(run.run_id, "good", page_size=1000)
     assert sorted(value.step for value in logged) == list(range(500))
     assert pai.request_counts["LogRunMetrics"] < 40
